@@ -1,0 +1,64 @@
+"""Packed behaviour records: one fixed-size little-endian row per event, the same bytes on disk and in Redis.
+
+Layout: the schema's behaviour fields in order (categorical uint64 key, numeric float32, NaN = missing),
+uint32 timestamp (seconds UTC), uint8 action code (index + 1), zero-padded to a multiple of 8 bytes.
+"""
+
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.schema import Schema
+
+Records: TypeAlias = NDArray[np.void]  # structured, of `record_dtype(schema)`
+
+MAX_TIMESTAMP: Final = 2**32 - 1
+_ALIGNMENT: Final = 8
+_MIX: Final = np.uint64(0x9E3779B97F4A7C15)
+
+
+def record_dtype(schema: Schema) -> np.dtype[np.void]:
+    """Return the structured dtype of one packed event: the behaviour fields, `timestamp`, `action`, padding."""
+    parts: list[tuple[str, str]] = [
+        (field.name, "<u8" if field.type == "categorical" else "<f4") for field in schema.behavior
+    ]
+    parts += [("timestamp", "<u4"), ("action", "u1")]
+    slack = -np.dtype(parts).itemsize % _ALIGNMENT
+    if slack:
+        # A named field, since numpy may leave gaps between fields behind when it copies.
+        parts.append(("_padding", f"V{slack}"))
+    return np.dtype(parts)
+
+
+def empty_records(schema: Schema, count: int = 0) -> Records:
+    """Return `count` zeroed records."""
+    return np.zeros(count, dtype=record_dtype(schema))
+
+
+def time_order(users: NDArray[Any], records: Records) -> NDArray[np.int64]:
+    """Return the indices that put records `[n]` in (user, time) order, identical ones dropped.
+
+    Stable: events of one user and second keep the order they came in. Of several identical records (all
+    bytes equal, so also the timestamp) of one user the first stays, as the store does when it appends.
+    """
+    count = len(records)
+    words = np.ascontiguousarray(records).view(np.uint64).reshape(count, -1)
+    digest = np.zeros(count, dtype=np.uint64)
+    for column in range(words.shape[1]):
+        digest = (digest ^ words[:, column]) * _MIX
+        digest ^= digest >> np.uint64(29)
+    timestamps = np.ascontiguousarray(records["timestamp"])
+    grouped = np.lexsort((digest, timestamps, users))  # stable, so the first of a group is the earliest
+    before, after = grouped[:-1], grouped[1:]
+    same = (users[before] == users[after]) & (digest[before] == digest[after])
+    same[same] = (words[before[same]] == words[after[same]]).all(axis=1)
+    keep = np.ones(count, dtype=bool)
+    keep[after[same]] = False
+    kept = np.flatnonzero(keep)
+    return kept[np.lexsort((timestamps[kept], users[kept]))]
+
+
+def normalise_records(records: Records) -> Records:
+    """Return one user's records `[n]` in time order with identical ones dropped (see `time_order`)."""
+    return records[time_order(np.zeros(len(records), dtype=np.int8), records)]
