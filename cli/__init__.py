@@ -1,0 +1,1 @@
+"""The program `longsight`: one command per step, each importing its own room when it runs."""
