@@ -1,8 +1,8 @@
 """Folders and files that are either whole under their name or not there: written beside, then renamed.
 
-Knows nothing of what it writes. A writer works in a hidden sibling (`.<name>.<token>.tmp`) on which it holds a
-file lock; the kernel drops the lock when the process dies, however it dies, so the next writer of the same name can
-tell an abandoned sibling from one in use and removes it.
+Knows nothing of what it writes. A writer works in a hidden sibling (`.<name>.<token>.tmp`) on which it holds
+a file lock; the kernel drops the lock when the process dies, however it dies, so the next writer of the same
+name can tell an abandoned sibling from one in use and removes it.
 """
 
 import ctypes
@@ -29,8 +29,8 @@ RENAME_EXCHANGE: Final = 2
 def atomic_folder(target: Path, *, marker: str | None) -> Iterator[Path]:
     """Yield an empty folder beside `target`; on success it becomes `target`, else it is removed.
 
-    An existing `target` is replaced whole if it is empty or holds a file called `marker`; with `marker` None only an
-    empty folder is replaced. Both are checked before the work starts and again before the rename.
+    An existing `target` is replaced whole if it is empty or holds a file called `marker`; with `marker` None
+    only an empty folder is replaced. Checked before the work starts and again before the rename.
 
     Raises:
         InputError: `target` is a file, or a folder that this kind of writer did not make.
@@ -53,7 +53,7 @@ def atomic_folder(target: Path, *, marker: str | None) -> Iterator[Path]:
 
 @contextmanager
 def atomic_file(target: Path) -> Iterator[Path]:
-    """Yield the path of a file to be written beside `target`; on success it replaces `target`, else it is removed."""
+    """Yield the path of a file to write beside `target`; on success it replaces `target`, else it is removed."""
     target = target.resolve()
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
     try:
@@ -130,7 +130,7 @@ def _move_into_place(temporary: Path, target: Path) -> None:
     """Rename; an older folder changes places with the new one in one step and is removed by the caller."""
     if target.exists() and any(target.iterdir()):
         if not _exchange(temporary, target):
-            # No atomic exchange here: for a moment nothing bears the name, and a kill then leaves the old folder aside.
+            # No atomic exchange here: for a moment nothing bears the name; a kill then leaves the old one aside.
             aside = target.with_name(f".{target.name}.{secrets.token_hex(6)}.old")
             target.rename(aside)
             temporary.rename(target)
@@ -145,7 +145,7 @@ def _exchange(first: Path, second: Path) -> bool:
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if rename is None:
         return False
-    result = rename(AT_FDCWD, os.fsencode(first), AT_FDCWD, os.fsencode(second), RENAME_EXCHANGE)
+    result: int = rename(AT_FDCWD, os.fsencode(first), AT_FDCWD, os.fsencode(second), RENAME_EXCHANGE)
     code = ctypes.get_errno()
     if result and code not in {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP}:
         raise OSError(code, os.strerror(code), str(second))
