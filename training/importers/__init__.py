@@ -1,4 +1,4 @@
 """Turn public data sets into log folders.
 
-One module per source; what they share (reading raw tables, sampling negatives, writing the folder) lives beside them.
+One module per source; what they share (reading raw tables, sampling negatives) lives beside them.
 """

@@ -1,4 +1,4 @@
-"""The schema of a Complete Journey log: which columns are features, which ad field answers to which behaviour field."""
+"""The schema of a Complete Journey log: vocabularies, fields, and which ad field matches which event's."""
 
 from typing import NamedTuple
 
@@ -37,7 +37,15 @@ PRODUCT_FIELDS: dict[str, str] = {
     "manufacturer_id": "manufacturer",
 }
 """Feature columns of a product and their vocabularies: fields of both the ads and the behaviours."""
-USER_FIELDS = ("age", "income", "home_ownership", "marital_status", "household_size", "household_comp", "kids_count")
+USER_FIELDS = (
+    "age",
+    "income",
+    "home_ownership",
+    "marital_status",
+    "household_size",
+    "household_comp",
+    "kids_count",
+)
 CONTEXT_FIELDS = ("display", "mailer", "store", "hour", "weekday")
 
 
