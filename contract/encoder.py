@@ -24,7 +24,7 @@ from contract.vocabulary import Vocabulary
 Array: TypeAlias = NDArray[Any]
 Tensors: TypeAlias = dict[str, Array]
 
-AGE_ROWS: Final = 34  # 0 = padding, then 1 + floor(log2(age)) of ages up to 2^32 - 1 seconds: 1..32; one spare
+AGE_ROWS: Final = 33  # 0 = padding, then 1 + floor(log2(age)) of ages up to 2^32 - 1 seconds: 1..32
 MAX_AGE_BUCKET: Final = AGE_ROWS - 1
 
 

@@ -8,6 +8,7 @@
 | `ad_keys.npy`, `ad.names`, `ad_<field>.npy` | ads by ascending key |
 | `requests.npy` | `REQUEST` rows: user, history slice, time, impression rows, split |
 | `row_*.npy` | impression rows, request-major: ad, clicked, rate, packed context, row of the log |
+| `vocabulary_<name>_keys.npy`, `.names` | every id of a vocabulary and its raw text |
 | `impressions.parquet` | the log's own ids, in the log's order, for predictions |
 
 A history is a slice of `records`: nothing is copied or padded on disk, whatever its length.
@@ -146,6 +147,11 @@ class Dataset:
     def names(self, kind: Literal["ad", "user"]) -> NameTable:
         """Return the raw texts of ads or users by key."""
         return NameTable.open(self.path / f"{kind}.names", self.ad_keys if kind == "ad" else self.user_keys)
+
+    def texts(self, vocabulary: str) -> NameTable:
+        """Return the raw texts of all ids of a vocabulary by key."""
+        known = self.array(f"vocabulary_{vocabulary}_keys")
+        return NameTable.open(self.path / f"vocabulary_{vocabulary}.names", known)
 
     def impressions(self) -> pl.DataFrame:
         """Return the log's ids, times and labels in the log's order."""

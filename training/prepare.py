@@ -67,6 +67,7 @@ def prepare(
         people.save(folder)
         catalogue.save(folder, "ad")
         rows.save(folder, source, requests)
+        _save_texts(folder, source)
         report(4, _STEPS, "fingerprint")
         counts = _counts(histories, people, catalogue, requests, rows)
         manifest = {
@@ -242,6 +243,22 @@ class _Rows:
             np.save(folder / f"row_context_{field.name}.npy", packed[self.log_row])
         # predictions are written in the log's order with the log's own values and types
         source.impressions.select(LOGGED).write_parquet(folder / "impressions.parquet")
+
+
+def _save_texts(folder: Path, source: Log) -> None:
+    """Write every id of every vocabulary with its raw text, for wherever a person reads."""
+    tables = {"behavior": source.behaviors, "ad": source.ads, "user": source.users, "context": source.impressions}
+    for vocabulary in source.schema.vocabularies:
+        texts: set[str] = set()
+        for group, frame in tables.items():
+            for field in source.schema.group(group):  # type: ignore[arg-type]
+                if field.vocabulary == vocabulary and frame is not None and field.name in frame.columns:
+                    texts.update(frame[field.name].drop_nulls().cast(pl.String).unique().to_list())
+        listed = sorted(texts)
+        hashed = keys.keys(listed)
+        order = np.argsort(hashed)
+        np.save(folder / f"vocabulary_{vocabulary}_keys.npy", hashed[order])
+        NameTable.write(folder / f"vocabulary_{vocabulary}.names", [listed[i] for i in order])
 
 
 def _counts(

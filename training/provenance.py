@@ -1,0 +1,39 @@
+"""Where a run comes from: versions, git revision, time."""
+
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = ("torch", "numpy", "polars")
+
+
+def provenance(*, seed: int, dataset_fingerprint: str, now: datetime | None = None) -> dict[str, Any]:
+    """Return seed, data fingerprint, git revision (None outside a checkout), versions and time of a run."""
+    return {
+        "seed": seed,
+        "dataset_fingerprint": dataset_fingerprint,
+        "git_revision": _git_revision(),
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in _PACKAGES},
+        "longsight": _own_version(),
+        "created": (now or datetime.now(UTC)).isoformat(timespec="seconds"),
+    }
+
+
+def _own_version() -> str | None:
+    try:
+        return metadata.version("longsight")
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_revision() -> str | None:
+    here = Path(__file__).resolve().parent
+    command = ["git", "-C", str(here), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,79 @@
+"""Offline scores of a split, and the metrics made of them."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from training.batches import Batch, BatchSource, scoring_order
+from training.dataset import Dataset
+from training.metrics import evaluate_metrics
+from training.models import CtrModel
+
+Progress = Callable[[int, int | None, str], None]
+
+LENGTH_BINS: Final = ((0, 50), (50, 200), (200, 1000), (1000, None))
+_REQUESTS: Final = 64
+
+
+def inputs_of(batch: Batch) -> dict[str, torch.Tensor]:
+    """Return the tensors of a batch for a model."""
+    return {name: torch.from_numpy(values) for name, values in batch.tensors.items()}
+
+
+def score_requests(
+    model: CtrModel,
+    source: BatchSource,
+    chosen: NDArray[np.int64],
+    *,
+    progress: Progress | None = None,
+    label: str = "scoring",
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return impression rows and their uncalibrated logits of the chosen requests, ascending by row."""
+    rows: list[NDArray[np.int64]] = []
+    logits: list[NDArray[np.float32]] = []
+    was_training = model.training
+    model.eval()
+    done = 0
+    with torch.inference_mode():
+        for part in scoring_order(source, chosen, requests=_REQUESTS):
+            batch = source.batch(part, serving=True)
+            logit_UN = model(inputs_of(batch)).numpy()
+            rows.append(batch.row[batch.valid])
+            logits.append(logit_UN[batch.valid])
+            done += len(part)
+            if progress is not None:
+                progress(done, len(chosen), label)
+    model.train(was_training)
+    row, logit = np.concatenate(rows), np.concatenate(logits)
+    order = np.argsort(row)
+    return row[order], logit[order]
+
+
+def row_weights(dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return 1 / sampling rate of impression rows; 1 where the rate is unknown."""
+    rate = np.asarray(dataset.row("rate")[rows], dtype=np.float64)
+    return np.where(np.isnan(rate), 1.0, 1.0 / rate)
+
+
+def split_metrics(dataset: Dataset, rows: NDArray[np.int64], logit: NDArray[np.float32]) -> dict[str, Any]:
+    """Return the metrics of scored rows (ascending): of all, and by length of the user's history."""
+    starts = np.asarray(dataset.requests["first_row"])
+    request = np.searchsorted(starts, rows, side="right") - 1
+    requests = dataset.requests[request]
+    clicked = np.asarray(dataset.row("clicked")[rows])
+    weight = row_weights(dataset, rows)
+
+    def measure(chosen: NDArray[np.bool_]) -> dict[str, Any]:
+        metrics = evaluate_metrics(requests["user"][chosen], clicked[chosen], logit[chosen], weight[chosen])
+        return {**metrics, "requests": int(np.unique(request[chosen]).size)}
+
+    length = requests["end"] - requests["start"]
+    by_length = {}
+    for low, high in LENGTH_BINS:
+        chosen = (length >= low) & (length < high) if high else length >= low
+        if chosen.any():
+            by_length[f"{low}-{high - 1}" if high else f"{low}+"] = measure(chosen)
+    return {**measure(np.ones(len(rows), dtype=bool)), "by_length": by_length}

@@ -1,0 +1,102 @@
+"""Training settings: `--set` over `--config` over the schema's `[train]` over the model's own defaults."""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from contract.errors import InputError
+from training.models import MODEL_NAMES, default_config
+
+DEFAULT_HISTORY_LENGTH: Final[dict[str, int]] = {"tin": 1000, "mean_pool": 1000, "din": 200, "popularity": 1}
+
+
+class TrainSettings(BaseModel):
+    """How a model is trained, whatever the model."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    history_length: int = Field(ge=1, le=1_000_000, description="L, the newest behaviours a model sees.")
+    epochs: int = Field(2, ge=1, le=1000, description="Most passes over the training split.")
+    requests_per_batch: int = Field(64, ge=1, le=100_000, description="U of a training batch.")
+    learning_rate: float = Field(2e-3, gt=0, le=10, description="Adam's step at the start; falls linearly to 0.")
+    weight_decay: float = Field(0.0, ge=0, le=1, description="Decoupled decay of everything but the tables.")
+    gradient_clip: float = Field(5.0, gt=0, description="Largest norm of the gradient.")
+    patience: int = Field(1, ge=1, description="Epochs without a better validation GAUC before training stops.")
+
+
+def resolve_settings(
+    model: str, *, schema: Mapping[str, Any], config_path: Path | None, given: Mapping[str, Any]
+) -> tuple[TrainSettings, dict[str, Any]]:
+    """Return the training settings and the model's configuration.
+
+    Args:
+        model: one of `MODEL_NAMES`.
+        schema: the schema's `[train]` table.
+        config_path: a TOML file of settings, or None.
+        given: `--set`.
+
+    Raises:
+        InputError: an unknown model or key, or a value out of its bounds; names the source.
+
+    """
+    if model not in MODEL_NAMES:
+        raise InputError(f"--model {model}: no such model; there are {', '.join(MODEL_NAMES)}")
+    configuration = dict(default_config(model))
+    training: dict[str, Any] = {"history_length": DEFAULT_HISTORY_LENGTH[model]}
+    if model in _TRAINING_DEFAULTS:
+        training |= _TRAINING_DEFAULTS[model]
+    elsewhere = {key for name in MODEL_NAMES for key in default_config(name)}
+    for source, values in (
+        ("schema.toml [train]", schema),
+        (str(config_path), _read_config(config_path)),
+        ("--set", given),
+    ):
+        for key, value in values.items():
+            if key in configuration:
+                configuration[key] = _same_type(source, key, value, configuration[key])
+            elif key in TrainSettings.model_fields:
+                training[key] = value
+            elif source.startswith("--set") or key not in elsewhere:
+                known = ", ".join(sorted({*configuration, *TrainSettings.model_fields}))
+                raise InputError(f"{source}: {model} has no setting {key!r}; it has {known}")
+    try:
+        return TrainSettings(**training), configuration
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"setting {first['loc'][0]}: {first['msg']}, got {first['input']!r}") from error
+
+
+_TRAINING_DEFAULTS: Final[dict[str, dict[str, Any]]] = {}
+
+
+def _read_config(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not readable as TOML: {error}") from error
+
+
+def _same_type(source: str, key: str, value: object, default: object) -> object:
+    """Refuse a value of another type than the default's; whole numbers pass as floats."""
+    if isinstance(default, bool) or isinstance(value, bool):
+        fits = isinstance(default, bool) and isinstance(value, bool)
+    elif isinstance(default, float):
+        fits = isinstance(value, int | float)
+    elif default is None:
+        fits = True
+    elif isinstance(default, list | tuple):
+        fits = isinstance(value, list | tuple | int)
+    else:
+        fits = isinstance(value, type(default))
+    if not fits:
+        raise InputError(f"{source}: {key} = {value!r} must be like {default!r}")
+    if isinstance(default, float) and isinstance(value, int):
+        return float(value)
+    if isinstance(default, list | tuple):
+        return (value,) if isinstance(value, int) else tuple(value)  # type: ignore[arg-type]
+    return value

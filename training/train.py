@@ -1,0 +1,281 @@
+"""`longsight train`: a dataset becomes a run folder."""
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from contract.errors import InputError, LongsightError
+from contract.files import atomic_folder, write_json_atomic
+from training.batches import Batch, BatchSource, training_order
+from training.calibration import Calibration, fit_calibration
+from training.dataset import Dataset
+from training.fitting import fit_encoder
+from training.models import CtrModel, Popularity, build_model
+from training.provenance import provenance
+from training.run import FORMAT, MARKER, feature_spec, write_encoder
+from training.scoring import Progress, inputs_of, row_weights, score_requests, split_metrics
+from training.settings import TrainSettings, resolve_settings
+
+_QUIET: Final = 1.0  # seconds between progress reports
+
+
+def train(
+    dataset: Path,
+    run: Path,
+    *,
+    model: str,
+    config_path: Path | None = None,
+    settings: dict[str, object] | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Train a model and write its run folder; returns the record kept in `run.json`.
+
+    Args:
+        dataset: a dataset folder.
+        run: the folder to write; it appears under this name once it is whole.
+        model: din, tin, mean_pool or popularity.
+        config_path: a TOML file of settings.
+        settings: `--set`, over the file, over the schema's `[train]`, over the model's defaults.
+        seed: of initialisation and order; the same seed on the same machine gives the same run.
+        device: cpu or cuda.
+        progress: called with (done, total, label).
+
+    Raises:
+        DatasetError, SchemaError, InputError: what was given is wrong.
+        LongsightError: the loss stopped being a number. If an epoch had been finished by then, the run
+            folder holds its checkpoint and says so in `run.json` under `stopped`.
+
+    """
+    opened = Dataset.open(dataset)
+    training, config = resolve_settings(
+        model, schema=opened.schema.train, config_path=config_path, given=settings or {}
+    )
+    _check_device(device)
+    torch.manual_seed(seed)
+    encoder = fit_encoder(opened, history_length=training.history_length)
+    built = build_model(model, feature_spec(encoder), config, history_length=training.history_length)
+    source = BatchSource(opened, encoder, built.inputs)
+    trainer = _Trainer(opened, built.to(device), source, training, seed, device, progress)
+    with atomic_folder(run, marker=MARKER) as folder:
+        started = time.perf_counter()
+        with (folder / "metrics.jsonl").open("w", encoding="utf-8") as journal:
+            trainer.fit(journal.write)
+        best = trainer.best
+        built.load_state_dict(best.weights)
+        torch.save(best.weights, folder / "checkpoint.pt")
+        calibration, metrics = _calibrate(opened, built.to("cpu"), source, progress)
+        record = {
+            "format": FORMAT,
+            "model": model,
+            "config": config,
+            "settings": training.model_dump(),
+            "history_length": training.history_length,
+            "history_lag_s": opened.history_lag_s,
+            "dataset": str(opened.path.resolve()),
+            "schema": opened.schema.to_json(),
+            "transforms": write_encoder(folder, encoder, opened),
+            "calibration": asdict(calibration),
+            "sampling": opened.manifest["sampling"],
+            "best_epoch": best.epoch,
+            "stopped": trainer.stopped,
+            "seconds": time.perf_counter() - started,
+            "metrics": {"validation": metrics},
+            "provenance": provenance(seed=seed, dataset_fingerprint=opened.fingerprint),
+        }
+        write_json_atomic(folder / MARKER, record)
+    if trainer.failure is not None:
+        raise LongsightError(f"{run}: {trainer.failure}; kept the checkpoint of epoch {best.epoch}")
+    return record
+
+
+@dataclass
+class _Best:
+    """The best checkpoint so far, by validation GAUC."""
+
+    gauc: float = -math.inf
+    epoch: int = -1
+    weights: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+class _Trainer:
+    """Fits one model: epochs, early stopping, the best checkpoint."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        model: CtrModel,
+        source: BatchSource,
+        settings: TrainSettings,
+        seed: int,
+        device: str,
+        progress: Progress | None,
+    ) -> None:
+        self.dataset = dataset
+        self.model = model
+        self.source = source
+        self.settings = settings
+        self.device = device
+        self.best = _Best()
+        self.stopped = "last epoch"
+        self.failure: str | None = None
+        self._report = progress or (lambda _done, _total, _label: None)
+        self._generator = np.random.default_rng(seed)
+        self._chosen = dataset.requests_of("train")
+        self._validation = dataset.requests_of("validation")
+        self._weights = _loss_weights(dataset)
+
+    def fit(self, write: "Any") -> None:
+        """Train until the last epoch, until validation GAUC stops rising, or until the loss is not a number."""
+        if isinstance(self.model, Popularity):
+            self._count(self.model)
+            self._finish_epoch(0, math.nan, time.perf_counter(), write)
+            return
+        batches = math.ceil(len(self._chosen) / self.settings.requests_per_batch)
+        optimizer = self._optimizer()
+        total = max(1, batches * self.settings.epochs)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: max(0.02, 1 - step / total))
+        for epoch in range(self.settings.epochs):
+            started = time.perf_counter()
+            loss = self._epoch(epoch, optimizer, schedule)
+            if not math.isfinite(loss):
+                self._give_up(epoch)
+                return
+            self._finish_epoch(epoch, loss, started, write)
+            if epoch - self.best.epoch >= self.settings.patience:
+                self.stopped = f"validation GAUC did not rise for {self.settings.patience} epoch(s)"
+                return
+
+    def _count(self, model: Popularity) -> None:
+        """Fit a model that only counts clicks."""
+        requests = self.dataset.requests[self._chosen]
+        rows = np.concatenate([np.arange(r["first_row"], r["first_row"] + r["rows"]) for r in requests])
+        batch = self.source.ad_rows(model.inputs[0], rows)
+        clicked = np.asarray(self.dataset.row("clicked"))[rows]
+        model.fit_counts(
+            torch.from_numpy(batch), torch.from_numpy(clicked), torch.from_numpy(row_weights(self.dataset, rows))
+        )
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        tables = [p for n, p in self.model.named_parameters() if "table" in n or "embedding" in n]
+        ids = {id(p) for p in tables}
+        dense = [p for p in self.model.parameters() if id(p) not in ids]
+        groups = [{"params": tables}, {"params": dense, "weight_decay": self.settings.weight_decay}]
+        groups = [group for group in groups if group["params"]]
+        return torch.optim.AdamW(groups, lr=self.settings.learning_rate, weight_decay=0.0, fused=True)
+
+    def _epoch(self, epoch: int, optimizer: torch.optim.Optimizer, schedule: Any) -> float:  # noqa: ANN401
+        """Run one pass over the training split; returns the mean loss, NaN as soon as one is."""
+        self.model.train()
+        order = training_order(
+            self.source, self._chosen, requests=self.settings.requests_per_batch, generator=self._generator
+        )
+        total, weight, done, reported = 0.0, 0.0, 0, 0.0
+        for batch in _ahead(self.source, order):
+            loss, rows = self._step(batch, optimizer)
+            schedule.step()
+            if not math.isfinite(loss):
+                return math.nan
+            total, weight, done = total + loss * rows, weight + rows, done + len(batch.row)
+            if time.perf_counter() - reported > _QUIET:
+                reported = time.perf_counter()
+                self._report(done, len(self._chosen), f"epoch {epoch + 1}, loss {total / weight:.4f}")
+        self._report(len(self._chosen), len(self._chosen), f"epoch {epoch + 1}, loss {total / weight:.4f}")
+        return total / weight
+
+    def _step(self, batch: Batch, optimizer: torch.optim.Optimizer) -> tuple[float, int]:
+        inputs = {name: tensor.to(self.device) for name, tensor in inputs_of(batch).items()}
+        valid_UN = torch.from_numpy(batch.valid).to(self.device)
+        clicked = torch.from_numpy(batch.clicked).to(self.device)[valid_UN]
+        weight = None
+        if self._weights is not None:
+            weight = torch.from_numpy(self._weights[batch.row[batch.valid]]).to(self.device)
+        logit = self.model(inputs)[valid_UN]
+        loss = functional.binary_cross_entropy_with_logits(logit, clicked, weight)
+        if not math.isfinite(value := float(loss)):
+            return value, len(logit)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip)
+        optimizer.step()
+        return value, len(logit)
+
+    def _finish_epoch(self, epoch: int, loss: float, started: float, write: Any) -> None:  # noqa: ANN401
+        trained = time.perf_counter() - started
+        rows, logit = score_requests(
+            self.model.to("cpu"), self.source, self._validation, progress=self._report, label="validation"
+        )
+        self.model.to(self.device)
+        metrics = split_metrics(self.dataset, rows, logit)
+        gauc = metrics["gauc"] if metrics["gauc"] is not None else -metrics["log_loss"]
+        if gauc > self.best.gauc:
+            weights = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
+            self.best = _Best(gauc, epoch, weights)
+        line = {
+            "epoch": epoch,
+            "train_loss": None if math.isnan(loss) else loss,
+            "train_seconds": trained,
+            "seconds": time.perf_counter() - started,
+            "validation": {name: metrics[name] for name in ("auc", "gauc", "log_loss")},
+        }
+        write(json.dumps(line) + "\n")
+
+    def _give_up(self, epoch: int) -> None:
+        message = f"the loss is not a number in epoch {epoch + 1}; try a smaller learning_rate"
+        if self.best.epoch < 0:
+            raise LongsightError(f"{self.dataset.path}: {message}; nothing was written")
+        self.stopped = self.failure = message
+
+
+def _ahead(source: BatchSource, order: list[NDArray[np.int64]]) -> Iterator[Batch]:
+    """Yield the batches, each prepared while the one before it is trained on."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        waiting = pool.submit(source.batch, order[0], serving=False)
+        for following in order[1:]:
+            ready, waiting = waiting.result(), pool.submit(source.batch, following, serving=False)
+            yield ready
+        yield waiting.result()
+
+
+def _loss_weights(dataset: Dataset) -> NDArray[np.float32] | None:
+    """Return a weight per impression row, mean 1 over training, or None where the loss is unweighted.
+
+    Unweighted if the rates are unknown, or if every clicked row was kept and the others with one constant
+    rate: that shifts the log-odds by a constant, which calibration takes back.
+    """
+    sampling = dataset.manifest["sampling"]
+    if not sampling["known"] or (sampling["clicked"] == 1.0 and sampling["not_clicked"] is not None):
+        return None
+    weights = row_weights(dataset, np.arange(len(dataset.row("rate")))).astype(np.float32)
+    requests = dataset.requests[dataset.requests_of("train")]
+    chosen = np.concatenate([np.arange(r["first_row"], r["first_row"] + r["rows"]) for r in requests])
+    return weights / np.float32(weights[chosen].mean())
+
+
+def _calibrate(
+    dataset: Dataset, model: CtrModel, source: BatchSource, progress: Progress | None
+) -> tuple[Calibration, dict[str, Any]]:
+    """Fit the calibration on validation; returns it with the calibrated metrics there."""
+    chosen = dataset.requests_of("validation")
+    rows, raw = score_requests(model, source, chosen, progress=progress, label="calibration")
+    clicked = np.asarray(dataset.row("clicked")[rows])
+    calibration = fit_calibration(raw, clicked, row_weights(dataset, rows))
+    return calibration, split_metrics(dataset, rows, calibration.apply(raw))
+
+
+def _check_device(device: str) -> None:
+    if device not in {"cpu", "cuda"}:
+        raise InputError(f"--device {device}: must be cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: torch sees no CUDA device here; install a CUDA build or use --device cpu")
