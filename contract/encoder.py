@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from contract import keys
 from contract.errors import InputError, SchemaError
 from contract.records import Records, empty_records
-from contract.schema import SchemaField, Group, RawValue, Schema
+from contract.schema import Group, RawValue, Schema, SchemaField
 from contract.vocabulary import Vocabulary
 
 Array: TypeAlias = NDArray[Any]
@@ -156,7 +156,9 @@ class Encoder:
             index_UL[~mask_UL] = 0
         tensors: Tensors = {}
         for field in self.schema.behavior:
-            tensors[f"history_{field.name}"] = _gather(columns[field.name], index_UL, None if dense else mask_UL)
+            tensors[f"history_{field.name}"] = _gather(
+                columns[field.name], index_UL, None if dense else mask_UL
+            )
         tensors["history_action"] = _gather(columns["action"], index_UL, None if dense else mask_UL)
         age_UL = times[:, None] - _gather(columns["timestamp"], index_UL, None)
         tensors["history_age"] = np.where(mask_UL, age_buckets(age_UL), 0)

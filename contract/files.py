@@ -53,7 +53,7 @@ def atomic_folder(target: Path, *, marker: str | None) -> Iterator[Path]:
 
 @contextmanager
 def atomic_file(target: Path) -> Iterator[Path]:
-    """Yield the path of a file to write beside `target`; on success it replaces `target`, else it is removed."""
+    """Yield the path of a file beside `target`; on success it replaces `target`, else it is removed."""
     target = target.resolve()
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
     try:
@@ -130,7 +130,7 @@ def _move_into_place(temporary: Path, target: Path) -> None:
     """Rename; an older folder changes places with the new one in one step and is removed by the caller."""
     if target.exists() and any(target.iterdir()):
         if not _exchange(temporary, target):
-            # No atomic exchange here: for a moment nothing bears the name; a kill then leaves the old one aside.
+            # No atomic exchange: for a moment nothing bears the name, a kill then leaves the old one aside.
             aside = target.with_name(f".{target.name}.{secrets.token_hex(6)}.old")
             target.rename(aside)
             temporary.rename(target)

@@ -66,7 +66,9 @@ class Log:
         if "action" not in table.frame.columns:
             table.frame = table.frame.with_columns(pl.lit(self.schema.actions[0]).alias("action"))
         table.require_values("action", list(self.schema.actions), "an action that the schema does not list")
-        return table.select(["user_id", "timestamp", "action", *(field.name for field in self.schema.behavior)])
+        return table.select(
+            ["user_id", "timestamp", "action", *(field.name for field in self.schema.behavior)]
+        )
 
     @cached_property
     def impressions(self) -> pl.DataFrame:
@@ -218,9 +220,13 @@ class _Table:
         if not column.dtype.is_integer():
             raise self.mistyped("timestamp", "int64 seconds UTC")
         self.no_nulls("timestamp")
-        self.refuse("timestamp", column >= SECONDS_LIMIT, "looks like milliseconds; timestamps are seconds UTC")
+        self.refuse(
+            "timestamp", column >= SECONDS_LIMIT, "looks like milliseconds; timestamps are seconds UTC"
+        )
         self.refuse("timestamp", column < 0, "is negative; timestamps are seconds since 1970 UTC")
-        self.refuse("timestamp", column > MAX_TIMESTAMP, f"is later than {MAX_TIMESTAMP}, the last second kept")
+        self.refuse(
+            "timestamp", column > MAX_TIMESTAMP, f"is later than {MAX_TIMESTAMP}, the last second kept"
+        )
         self.frame = self.frame.with_columns(column.cast(pl.Int64))
 
     def require_clicked(self) -> None:
@@ -267,7 +273,9 @@ class _Table:
         if self.column(name).dtype not in _ID_TYPES:
             raise self.mistyped(name, "a string")
         self.no_nulls(name)
-        self.refuse(name, ~self.frame[name].cast(pl.String).is_in(allowed), f"is {what} ({', '.join(allowed)})")
+        self.refuse(
+            name, ~self.frame[name].cast(pl.String).is_in(allowed), f"is {what} ({', '.join(allowed)})"
+        )
 
     def require_unique(self, name: str) -> None:
         self.refuse(name, ~self.frame[name].is_first_distinct(), "appears twice")

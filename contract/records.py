@@ -43,7 +43,7 @@ def time_order(users: NDArray[Any], records: Records) -> NDArray[np.int64]:
     bytes equal, so also the timestamp) of one user the first stays, as the store does when it appends.
     """
     count = len(records)
-    words = np.ascontiguousarray(records).view(np.uint64).reshape(count, -1)
+    words = np.ascontiguousarray(records).view(np.uint64).reshape(count, records.dtype.itemsize // 8)
     digest = np.zeros(count, dtype=np.uint64)
     for column in range(words.shape[1]):
         digest = (digest ^ words[:, column]) * _MIX

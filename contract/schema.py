@@ -40,7 +40,9 @@ class VocabularySpec(_Frozen):
     """How the ids of one or more fields become table rows."""
 
     kind: Literal["exact", "hashed"]
-    min_count: int = Field(1, ge=1, description="exact: an id seen less often in training is out of vocabulary.")
+    min_count: int = Field(
+        1, ge=1, description="exact: an id seen less often in training is out of vocabulary."
+    )
     oov_buckets: int = Field(1, ge=1, description="exact: rows shared by all unknown ids.")
     rows: int | None = Field(None, ge=1, description="hashed: rows that all ids share.")
 
@@ -65,7 +67,9 @@ class SchemaField(_Frozen):
     default: float = Field(0.0, description="numeric: the value of a missing one, before the transform.")
     matches: str | None = Field(None, description="ad: the behaviour field it is compared with.")
     optional: bool = Field(default=False, description="behavior, ad: a row of the log may lack it.")
-    at_serving: str | int | float | None = Field(None, description="context: the constant used outside training.")
+    at_serving: str | int | float | None = Field(
+        None, description="context: the constant used outside training."
+    )
 
     @model_validator(mode="after")
     def _fits_its_type(self) -> Self:
@@ -90,7 +94,9 @@ class Split(_Frozen):
     @model_validator(mode="after")
     def _in_order(self) -> Self:
         if self.validation_from >= self.test_from:
-            raise ValueError(f"validation_from {self.validation_from} is not before test_from {self.test_from}")
+            raise ValueError(
+                f"validation_from {self.validation_from} is not before test_from {self.test_from}"
+            )
         return self
 
 
@@ -199,4 +205,6 @@ class Schema(_Frozen):
         if other is None:
             raise ValueError(f"{place}: matches {field.matches!r}, which is no behavior field")
         if (other.type, other.vocabulary) != (field.type, field.vocabulary):
-            raise ValueError(f"{place}: {field.matches!r} has another type or vocabulary, so they can't be matched")
+            raise ValueError(
+                f"{place}: {field.matches!r} has another type or vocabulary, so they can't be matched"
+            )

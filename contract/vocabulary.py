@@ -59,9 +59,7 @@ class _CuckooTable:
             homeless = np.concatenate([lost, evicted[evicted >= 0]])
             if not homeless.size:
                 return slots
-            slots[homeless] = np.where(
-                slots[homeless] == first[homeless], second[homeless], first[homeless]
-            )
+            slots[homeless] = np.where(slots[homeless] == first[homeless], second[homeless], first[homeless])
         return None
 
     def find(self, keys: Keys) -> NDArray[np.int64]:
@@ -162,7 +160,7 @@ class NameTable:
 
         """
         data = np.memmap(path, dtype=np.uint8, mode="r")
-        count = int(data[:8].view("<u8")[0]) if len(data) >= 8 else -1  # noqa: PLR2004 - one uint64
+        count = int(data[:8].view("<u8")[0]) if len(data) >= 8 else -1
         end = 8 * (count + 2)
         if count != len(known) or len(data) < end:
             raise InputError(f"{path}: holds {count} names for {len(known)} ids; write the bundle again")

@@ -70,7 +70,9 @@ class BatchSource:
         }
 
     def _at_serving(self) -> set[str]:
-        return {f"context_{field.name}" for field in self._encoder.schema.context if field.at_serving is not None}
+        return {
+            f"context_{field.name}" for field in self._encoder.schema.context if field.at_serving is not None
+        }
 
     def batch(self, chosen: NDArray[np.int64], *, serving: bool) -> Batch:
         """Return the batch of these requests; `serving` replaces `at_serving` fields by their constants."""
@@ -122,7 +124,9 @@ def training_order(
     return [batches[i] for i in generator.permutation(len(batches))]
 
 
-def scoring_order(source: BatchSource, chosen: NDArray[np.int64], *, requests: int) -> Iterator[NDArray[np.int64]]:
+def scoring_order(
+    source: BatchSource, chosen: NDArray[np.int64], *, requests: int
+) -> Iterator[NDArray[np.int64]]:
     """Yield batches in order of size: the cheapest way through a split."""
     length, rows = source.sizes(chosen)
     ordered = chosen[np.lexsort((rows, length // _LENGTH_STEP))]

@@ -80,9 +80,13 @@ class Dataset:
 
     def _check(self) -> None:
         if self.records.dtype != record_dtype(self.schema):
-            raise DatasetError(f"{self.path / 'records.npy'}: does not fit the schema; prepare the dataset again")
+            raise DatasetError(
+                f"{self.path / 'records.npy'}: does not fit the schema; prepare the dataset again"
+            )
         if self.requests.dtype != REQUEST:
-            raise DatasetError(f"{self.path / 'requests.npy'}: not a request table; prepare the dataset again")
+            raise DatasetError(
+                f"{self.path / 'requests.npy'}: not a request table; prepare the dataset again"
+            )
         rows = int(self.requests["rows"].sum())
         if not rows == len(self.row("ad")) == len(self.row("clicked")) == len(self.row("rate")):
             raise DatasetError(f"{self.path}: arrays of different lengths; prepare the dataset again")
@@ -168,7 +172,9 @@ class Dataset:
         try:
             mapped: Array = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
-            raise DatasetError(f"{path}: not readable as an array ({error}); prepare the dataset again") from error
+            raise DatasetError(
+                f"{path}: not readable as an array ({error}); prepare the dataset again"
+            ) from error
         return mapped
 
 

@@ -47,7 +47,9 @@ class _TrainingValues:
         self._dataset = dataset
         requests = dataset.requests[dataset.requests_of("train")]
         if not requests.size:
-            raise DatasetError(f"{dataset.path}: no request in the train split; check [split] against the log")
+            raise DatasetError(
+                f"{dataset.path}: no request in the train split; check [split] against the log"
+            )
         self._users = requests["user"]
         rows = np.zeros(len(dataset.row("ad")) + 1, dtype=np.int32)
         np.add.at(rows, requests["first_row"], 1)

@@ -247,7 +247,12 @@ class _Rows:
 
 def _save_texts(folder: Path, source: Log) -> None:
     """Write every id of every vocabulary with its raw text, for wherever a person reads."""
-    tables = {"behavior": source.behaviors, "ad": source.ads, "user": source.users, "context": source.impressions}
+    tables = {
+        "behavior": source.behaviors,
+        "ad": source.ads,
+        "user": source.users,
+        "context": source.impressions,
+    }
     for vocabulary in source.schema.vocabularies:
         texts: set[str] = set()
         for group, frame in tables.items():

@@ -34,6 +34,6 @@ def _git_revision() -> str | None:
     here = Path(__file__).resolve().parent
     command = ["git", "-C", str(here), "rev-parse", "HEAD"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None

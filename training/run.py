@@ -51,7 +51,9 @@ class Run:
         try:
             record = json.loads(marker.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
-            raise RunError(f"{marker}: no such file; run `longsight train DATASET {path} --model M` first") from error
+            raise RunError(
+                f"{marker}: no such file; run `longsight train DATASET {path} --model M` first"
+            ) from error
         except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
             raise RunError(f"{marker}: not readable: {error}; train the run again") from error
         if not isinstance(record, dict) or record.get("format") != FORMAT:
@@ -59,7 +61,10 @@ class Run:
         try:
             encoder = _read_encoder(path, record)
             model = build_model(
-                record["model"], feature_spec(encoder), record["config"], history_length=record["history_length"]
+                record["model"],
+                feature_spec(encoder),
+                record["config"],
+                history_length=record["history_length"],
             )
             model.load_state_dict(torch.load(path / "checkpoint.pt", weights_only=True, map_location="cpu"))
         except LongsightError:

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from contract.errors import InputError, LongsightError
 from contract.files import atomic_folder, write_json_atomic
@@ -20,11 +21,14 @@ from training.batches import Batch, BatchSource, training_order
 from training.calibration import Calibration, fit_calibration
 from training.dataset import Dataset
 from training.fitting import fit_encoder
-from training.models import CtrModel, Popularity, build_model
+from training.models import CtrModel, build_model
 from training.provenance import provenance
 from training.run import FORMAT, MARKER, feature_spec, write_encoder
 from training.scoring import Progress, inputs_of, row_weights, score_requests, split_metrics
 from training.settings import TrainSettings, resolve_settings
+
+Write = Callable[[str], object]
+"""Takes a line of `metrics.jsonl`."""
 
 _QUIET: Final = 1.0  # seconds between progress reports
 
@@ -67,7 +71,9 @@ def train(
     encoder = fit_encoder(opened, history_length=training.history_length)
     built = build_model(model, feature_spec(encoder), config, history_length=training.history_length)
     source = BatchSource(opened, encoder, built.inputs)
-    trainer = _Trainer(opened, built.to(device), source, training, seed, device, progress)
+    trainer = _Trainer(
+        opened, built.to(device), source, settings=training, seed=seed, device=device, progress=progress
+    )
     with atomic_folder(run, marker=MARKER) as folder:
         started = time.perf_counter()
         with (folder / "metrics.jsonl").open("w", encoding="utf-8") as journal:
@@ -117,6 +123,7 @@ class _Trainer:
         dataset: Dataset,
         model: CtrModel,
         source: BatchSource,
+        *,
         settings: TrainSettings,
         seed: int,
         device: str,
@@ -136,16 +143,16 @@ class _Trainer:
         self._validation = dataset.requests_of("validation")
         self._weights = _loss_weights(dataset)
 
-    def fit(self, write: "Any") -> None:
+    def fit(self, write: Write) -> None:
         """Train until the last epoch, until validation GAUC stops rising, or until the loss is not a number."""
-        if isinstance(self.model, Popularity):
+        if self.model.learns_from_counts:
             self._count(self.model)
             self._finish_epoch(0, math.nan, time.perf_counter(), write)
             return
         batches = math.ceil(len(self._chosen) / self.settings.requests_per_batch)
         optimizer = self._optimizer()
         total = max(1, batches * self.settings.epochs)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: max(0.02, 1 - step / total))
+        schedule = LambdaLR(optimizer, lambda step: max(0.02, 1 - step / total))
         for epoch in range(self.settings.epochs):
             started = time.perf_counter()
             loss = self._epoch(epoch, optimizer, schedule)
@@ -157,14 +164,16 @@ class _Trainer:
                 self.stopped = f"validation GAUC did not rise for {self.settings.patience} epoch(s)"
                 return
 
-    def _count(self, model: Popularity) -> None:
+    def _count(self, model: CtrModel) -> None:
         """Fit a model that only counts clicks."""
         requests = self.dataset.requests[self._chosen]
         rows = np.concatenate([np.arange(r["first_row"], r["first_row"] + r["rows"]) for r in requests])
         batch = self.source.ad_rows(model.inputs[0], rows)
         clicked = np.asarray(self.dataset.row("clicked"))[rows]
         model.fit_counts(
-            torch.from_numpy(batch), torch.from_numpy(clicked), torch.from_numpy(row_weights(self.dataset, rows))
+            torch.from_numpy(batch),
+            torch.from_numpy(clicked),
+            torch.from_numpy(row_weights(self.dataset, rows)),
         )
 
     def _optimizer(self) -> torch.optim.Optimizer:
@@ -175,7 +184,7 @@ class _Trainer:
         groups = [group for group in groups if group["params"]]
         return torch.optim.AdamW(groups, lr=self.settings.learning_rate, weight_decay=0.0, fused=True)
 
-    def _epoch(self, epoch: int, optimizer: torch.optim.Optimizer, schedule: Any) -> float:  # noqa: ANN401
+    def _epoch(self, epoch: int, optimizer: torch.optim.Optimizer, schedule: LRScheduler) -> float:
         """Run one pass over the training split; returns the mean loss, NaN as soon as one is."""
         self.model.train()
         order = training_order(
@@ -211,7 +220,7 @@ class _Trainer:
         optimizer.step()
         return value, len(logit)
 
-    def _finish_epoch(self, epoch: int, loss: float, started: float, write: Any) -> None:  # noqa: ANN401
+    def _finish_epoch(self, epoch: int, loss: float, started: float, write: Write) -> None:
         trained = time.perf_counter() - started
         rows, logit = score_requests(
             self.model.to("cpu"), self.source, self._validation, progress=self._report, label="validation"
@@ -278,4 +287,6 @@ def _check_device(device: str) -> None:
     if device not in {"cpu", "cuda"}:
         raise InputError(f"--device {device}: must be cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: torch sees no CUDA device here; install a CUDA build or use --device cpu")
+        raise InputError(
+            "--device cuda: torch sees no CUDA device here; install a CUDA build or use --device cpu"
+        )
