@@ -1,0 +1,62 @@
+"""The one interface of all models, and how their configs are read.
+
+U requests, N candidate ads, L behaviours.
+"""
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeVar
+
+from torch import Tensor, nn
+
+from contract.errors import InputError
+
+ConfigT = TypeVar("ConfigT")
+_SWITCH = {"true": True, "false": False}
+
+
+class CtrModel(nn.Module, ABC):
+    """A click model: inputs of the design's section 5 in, one uncalibrated log-odds per candidate out."""
+
+    learns_from_counts: ClassVar[bool] = False
+    """True: no gradient step applies; the trainer calls `fit_counts` once instead."""
+    inputs: tuple[str, ...]
+    """Names of exactly the tensors `forward` takes."""
+    history_length: int
+    """Largest L the model was built for; 0 if it takes no history."""
+
+    @abstractmethod
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return `logit_UN`, float32, for the tensors named in `self.inputs`."""
+
+
+def read_config(config_type: type[ConfigT], values: Mapping[str, object]) -> ConfigT:
+    """Build a config dataclass from plain values; lists become tuples, whole numbers pass as floats.
+
+    Raises:
+        InputError: an unknown key, or a value that doesn't fit its field.
+
+    """
+    defaults = {field.name: field.default for field in dataclasses.fields(config_type)}  # type: ignore[arg-type]
+    for name in values:
+        if name not in defaults:
+            raise InputError(f"model setting {name!r} is unknown; known: {', '.join(sorted(defaults))}")
+    return config_type(**{name: _convert(name, value, defaults[name]) for name, value in values.items()})
+
+
+def require(condition: bool, message: str) -> None:  # noqa: FBT001 - reads as an assertion for users
+    """Raise InputError with `message` unless `condition` holds."""
+    if not condition:
+        raise InputError(message)
+
+
+def _convert(name: str, value: object, default: object) -> Any:  # noqa: ANN401 - the field's own type
+    """Return `value` as the type of the field's default."""
+    if isinstance(default, tuple) and isinstance(value, list | tuple):
+        return tuple(_convert(name, part, 1) for part in value)
+    if isinstance(default, float) and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is type(default):
+        return value
+    raise InputError(f"model setting {name} = {value!r} must be like its default, {default!r}")

@@ -1,0 +1,138 @@
+"""DIN, the Deep Interest Network: each behaviour weighs as much as the candidate makes it.
+
+Zhou et al., Deep Interest Network for Click-Through Rate Prediction, KDD 2018, section 4.3:
+
+    w_j = unit(q, k_j, q - k_j, q * k_j),    u = sum_j w_j k_j,
+
+without a softmax: the sum of the weights tells how strong the interest is. The unit's first layer splits
+exactly, with W = [Wq; Wk; Wd; Wp] the rows for its four inputs:
+
+    [q, k, q - k, q * k] W = q (Wq + Wd) + k ((Wk - Wd) + diag(q) Wp),
+
+so an ad is one bias and one D x H matrix, and the keys of a request meet all its ads in one matrix product:
+never an [N, L, 4D] tensor.
+
+U requests, N candidate ads, L behaviours, D width of an ad or behaviour vector, H units.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from training.models.base import CtrModel, require
+from training.models.dice import Activation
+from training.models.embedding import FeatureEmbedding, padded_table
+from training.models.features import FeatureSpec
+from training.models.head import AdBias, Head
+from training.models.masking import HistoryMask
+
+
+@dataclass(frozen=True)
+class DinConfig:
+    """Settings of `Din`."""
+
+    embedding_width: int = 32
+    """D, width of an ad or behaviour vector, all matched fields together."""
+    attention_hidden: tuple[int, ...] = (36,)
+    """Hidden sizes of the activation unit; its cost is per candidate and behaviour."""
+    attention_activation: str = "relu"
+    """relu, prelu, sigmoid or dice."""
+    softmax: bool = False
+    """Normalise the weights over the behaviours, which forgets how many there are."""
+    age: bool = True
+    """Let the unit see how long ago a behaviour was (its age bucket)."""
+    ad_bias: bool = True
+    """One learned log-odds per ad."""
+    head_hidden: tuple[int, ...] = (80, 40)
+    """Hidden sizes of the head."""
+    head_activation: str = "relu"
+    """relu, prelu, sigmoid or dice."""
+
+    def __post_init__(self) -> None:
+        require(self.embedding_width > 0, f"embedding_width must be > 0, got {self.embedding_width}")
+        sizes = self.attention_hidden
+        require(
+            bool(sizes) and min(sizes) > 0, f"attention_hidden needs one or more positive sizes, got {sizes}"
+        )
+
+
+class ActivationUnit(nn.Module):
+    """The weight of every behaviour for every ad."""
+
+    def __init__(self, width: int, hidden: tuple[int, ...], *, activation: str) -> None:
+        super().__init__()
+        self.width = width
+        self.first = nn.Linear(4 * width, hidden[0])
+        """Rows in the paper's order: q, k, q - k, q * k."""
+        sizes = [*hidden, 1]
+        self.activations = nn.ModuleList(Activation(activation, h) for h in hidden)
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+
+    def forward(self, q_UND: Tensor, k_ULD: Tensor, valid_ULN: Tensor | None) -> Tensor:
+        """Return `weight_ULN`; `valid_ULN` tells what counts in batch statistics, None outside training."""
+        hidden_ULNH = self.first_layer(q_UND, k_ULD)
+        for activation, layer in zip(self.activations, self.layers, strict=True):
+            hidden_ULNH = layer(activation(hidden_ULNH, valid_ULN))
+        weight_ULN: Tensor = hidden_ULNH.squeeze(-1)
+        return weight_ULN
+
+    def first_layer(self, q_UND: Tensor, k_ULD: Tensor) -> Tensor:
+        """Return `[q, k, q - k, q * k] W + b` for every pair, `[U, L, N, H]`, by the split above."""
+        wq_HD, wk_HD, wd_HD, wp_HD = torch.split(self.first.weight, self.width, dim=1)
+        bias_UNH = torch.nn.functional.linear(q_UND, wq_HD + wd_HD, self.first.bias)
+        shared_D1H, product_D1H = (wk_HD - wd_HD).t().unsqueeze(1), wp_HD.t().unsqueeze(1)
+        per_ad_UDNH = q_UND.transpose(1, 2).unsqueeze(-1) * product_D1H + shared_D1H
+        hidden_ULP = torch.baddbmm(bias_UNH.flatten(1).unsqueeze(1), k_ULD, per_ad_UDNH.flatten(2))
+        return torch.unflatten(hidden_ULP, -1, (-1, self.first.out_features))
+
+
+class Din(CtrModel):
+    """logit = MLP([u, q, u * q, other]) + bias of the ad, with u as above."""
+
+    def __init__(self, features: FeatureSpec, config: DinConfig, *, history_length: int) -> None:
+        super().__init__()
+        self.config = config
+        self.history_length = history_length
+        self.embedding = FeatureEmbedding(features, config.embedding_width)
+        self.age = padded_table(features.age_rows, config.embedding_width) if config.age else None
+        self.unit = ActivationUnit(
+            config.embedding_width, config.attention_hidden, activation=config.attention_activation
+        )
+        self.ad_bias = AdBias(features) if config.ad_bias else None
+        self.head = Head(
+            pair_width=3 * config.embedding_width + self.embedding.candidate_width,
+            request_width=self.embedding.request_width,
+            hidden=config.head_hidden,
+            activation=config.head_activation,
+        )
+        age = ("history_age",) if config.age else ()
+        self.inputs = (*self.embedding.history_inputs, *age, "history_mask", *self.embedding.other_inputs)
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return `logit_UN`."""
+        q_UND = self.embedding.ads(inputs)
+        k_ULD = self.embedding.history(inputs)
+        valid_UN = self.embedding.candidate_mask(inputs) if self.training else None
+        weight_ULN = self.attention(q_UND, k_ULD, inputs, valid_UN)
+        interest_UND = torch.bmm(weight_ULN.transpose(1, 2), k_ULD)
+        pair = [interest_UND, q_UND, interest_UND * q_UND, *self.embedding.candidate(inputs)]
+        score_UN: Tensor = self.head(pair, self.embedding.request(inputs), valid_UN)
+        return score_UN if self.ad_bias is None else score_UN + self.ad_bias(inputs)
+
+    def attention(
+        self, q_UND: Tensor, k_ULD: Tensor, inputs: Mapping[str, Tensor], valid_UN: Tensor | None
+    ) -> Tensor:
+        """Return `weight_ULN`, 0 where the behaviour is padding."""
+        mask = HistoryMask.of(inputs["history_mask"])
+        valid_ULN = None if valid_UN is None else inputs["history_mask"].unsqueeze(-1) & valid_UN.unsqueeze(1)
+        seen_ULD = k_ULD if self.age is None else k_ULD + self.age(inputs["history_age"])
+        raw_ULN: Tensor = self.unit(q_UND, seen_ULD, valid_ULN)
+        if self.config.softmax:
+            weight_ULN = torch.softmax(raw_ULN + mask.bias().unsqueeze(-1), dim=1)
+            return weight_ULN * mask.valid.unsqueeze(-1)
+        # Hundreds of weights add up: without this, u starts far outside the range of the other inputs.
+        return raw_ULN * (mask.valid / math.sqrt(self.history_length)).unsqueeze(-1)

@@ -1,0 +1,143 @@
+"""TIN, the Temporal Interest Network: attention that sees when a behaviour happened.
+
+Zhou et al., Temporal Interest Network for User Response Prediction, WWW 2024 (models of its section 4):
+with p the temporal code of a behaviour or of the target, k~ = k + p, q~ = q + p_target,
+
+    a_j = softmax_j(s <q~, k~_j> / sqrt(D)),    u = sum_j a_j (q~ * k~_j) = q~ * sum_j a_j k~_j.
+
+The last equality is exact and is what is computed: two matrix products and no [N, L, D] tensor. A softmax
+forgets how many behaviours agreed with the ad; where people repeat themselves that count matters, so the
+head is also given the attention mass log sum_j exp(logit_j), relative to an average behaviour.
+
+U requests, N candidate ads, L behaviours, D width of an ad or behaviour vector.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from training.models.base import CtrModel, require
+from training.models.embedding import INIT_STD, FeatureEmbedding, padded_table
+from training.models.features import FeatureSpec
+from training.models.head import AdBias, Head
+from training.models.masking import HistoryMask
+
+TEMPORAL: Final = ("both", "rank", "interval", "none")
+
+
+@dataclass(frozen=True)
+class TinConfig:
+    """Settings of `Tin`. The paper's literal form is logit_scale = 1, attention_mass = False, ad_bias = False."""
+
+    embedding_width: int = 32
+    """D, width of an ad or behaviour vector, all matched fields together."""
+    temporal: str = "both"
+    """Temporal codes: rank (0 = newest), interval (age bucket), both, none."""
+    logit_scale: float = 8.0
+    """s, the factor of the attention logits before the softmax (where it starts, if it's learned)."""
+    learned_scale: bool = False
+    """Learn s (kept positive)."""
+    attention_mass: bool = True
+    """Give the head the log-sum-exp of the logits and the log of the number of behaviours."""
+    released_code: bool = False
+    """Leave the product with q~ out of u, as the code the authors released does."""
+    ad_bias: bool = True
+    """One learned log-odds per ad."""
+    head_hidden: tuple[int, ...] = (80, 40)
+    """Hidden sizes of the head."""
+    head_activation: str = "relu"
+    """relu, prelu, sigmoid or dice."""
+
+    def __post_init__(self) -> None:
+        require(self.embedding_width > 0, f"embedding_width must be > 0, got {self.embedding_width}")
+        require(self.logit_scale > 0, f"logit_scale must be > 0, got {self.logit_scale}")
+        require(self.temporal in TEMPORAL, f"temporal {self.temporal!r} is none of {', '.join(TEMPORAL)}")
+
+
+class TemporalCode(nn.Module):
+    """Codes for how many behaviours ago and how long ago, and one for the target itself."""
+
+    def __init__(self, features: FeatureSpec, config: TinConfig, *, history_length: int) -> None:
+        super().__init__()
+        d = config.embedding_width
+        by_rank, by_interval = config.temporal in ("both", "rank"), config.temporal in ("both", "interval")
+        # Oldest first, so that the codes of a right-aligned history are the table's tail: a slice, no gather.
+        self.rank_LD = nn.Parameter(torch.randn(history_length, d) * INIT_STD) if by_rank else None
+        self.interval = padded_table(features.age_rows, d) if by_interval else None
+        self.target_D = nn.Parameter(torch.randn(d) * INIT_STD) if by_rank or by_interval else None
+
+    def behaviors(self, k_ULD: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return `k_ULD` plus the codes of its positions and ages."""
+        if self.rank_LD is not None:
+            length = k_ULD.shape[1]
+            k_ULD = k_ULD + self.rank_LD[self.rank_LD.shape[0] - length :]
+        if self.interval is not None:
+            k_ULD = k_ULD + self.interval(inputs["history_age"])
+        return k_ULD
+
+    def target(self, q_UND: Tensor) -> Tensor:
+        """Return `q_UND` plus the code of the target."""
+        return q_UND if self.target_D is None else q_UND + self.target_D
+
+
+class Tin(CtrModel):
+    """logit = MLP([u, q, u * q, mass, other]) + bias of the ad, with u as above."""
+
+    def __init__(self, features: FeatureSpec, config: TinConfig, *, history_length: int) -> None:
+        super().__init__()
+        self.config = config
+        self.history_length = history_length
+        self.embedding = FeatureEmbedding(features, config.embedding_width)
+        self.time = TemporalCode(features, config, history_length=history_length)
+        self.ad_bias = AdBias(features) if config.ad_bias else None
+        self.log_scale = (
+            nn.Parameter(torch.tensor(math.log(config.logit_scale))) if config.learned_scale else None
+        )
+        masses = int(config.attention_mass)
+        self.head = Head(
+            pair_width=3 * config.embedding_width + masses + self.embedding.candidate_width,
+            request_width=masses + self.embedding.request_width,
+            hidden=config.head_hidden,
+            activation=config.head_activation,
+        )
+        age = ("history_age",) if self.time.interval is not None else ()
+        self.inputs = (*self.embedding.history_inputs, *age, "history_mask", *self.embedding.other_inputs)
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return `logit_UN`."""
+        mask = HistoryMask.of(inputs["history_mask"])
+        q_UND = self.time.target(self.embedding.ads(inputs))
+        k_ULD = self.time.behaviors(self.embedding.history(inputs), inputs)
+        logit_UNL = self.attention_logits(q_UND, k_ULD, mask)
+        weight_UNL = torch.softmax(logit_UNL, dim=-1)
+        interest_UND = torch.bmm(weight_UNL, k_ULD) * mask.any.unsqueeze(-1)
+        if not self.config.released_code:
+            interest_UND = q_UND * interest_UND
+        pair = [interest_UND, q_UND, interest_UND * q_UND, *self.embedding.candidate(inputs)]
+        request = self.embedding.request(inputs)
+        if self.config.attention_mass:
+            log_count_U1 = mask.count.clamp(min=1.0).log()
+            pair.append(attention_mass(logit_UNL, weight_UNL, mask, log_count_U1))
+            request.append(log_count_U1)
+        valid_UN = self.embedding.candidate_mask(inputs) if self.training else None
+        score_UN: Tensor = self.head(pair, request, valid_UN)
+        return score_UN if self.ad_bias is None else score_UN + self.ad_bias(inputs)
+
+    def attention_logits(self, q_UND: Tensor, k_ULD: Tensor, mask: HistoryMask) -> Tensor:
+        """Return `logit_UNL`, hugely negative where padded."""
+        root = math.sqrt(self.config.embedding_width)
+        scale = self.config.logit_scale if self.log_scale is None else self.log_scale.exp()
+        return torch.bmm(q_UND * (scale / root), k_ULD.transpose(1, 2)) + mask.bias().unsqueeze(1)
+
+
+def attention_mass(logit_UNL: Tensor, weight_UNL: Tensor, mask: HistoryMask, log_count_U1: Tensor) -> Tensor:
+    """Return `mass_UN1` = log mean_j exp(logit_j) over the behaviours; 0 for an empty history.
+
+    The largest logit minus the log of the largest weight is the log-sum-exp: no second pass of exponentials.
+    """
+    log_sum_UN = logit_UNL.amax(-1) - weight_UNL.amax(-1).log()
+    return ((log_sum_UN - log_count_U1) * mask.any).unsqueeze(-1)
