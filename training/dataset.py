@@ -140,6 +140,14 @@ class Dataset:
             raise DatasetError(f"{self.path}: no request in the {split} split; check [split] against the log")
         return found
 
+    def rows_of(self, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the impression rows of requests, request after request."""
+        requests = self.requests[chosen]
+        counts = requests["rows"]
+        first = requests["first_row"] - np.concatenate([[0], np.cumsum(counts)[:-1]])
+        rows: NDArray[np.int64] = np.repeat(first, counts) + np.arange(int(counts.sum()))
+        return rows
+
     def column(self, group: Group, name: str) -> Array:
         """Return the packed column of an ad, user (per id) or context (per row) field."""
         return self.array(f"row_context_{name}" if group == "context" else f"{group}_{name}")

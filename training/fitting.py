@@ -4,7 +4,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.encoder import Array, Encoder, Transform, numeric_fields
-from contract.errors import DatasetError
 from contract.schema import Group
 from contract.vocabulary import Vocabulary
 from training.dataset import Dataset
@@ -45,28 +44,17 @@ class _TrainingValues:
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
-        requests = dataset.requests[dataset.requests_of("train")]
-        if not requests.size:
-            raise DatasetError(
-                f"{dataset.path}: no request in the train split; check [split] against the log"
-            )
-        self._users = requests["user"]
-        rows = np.zeros(len(dataset.row("ad")) + 1, dtype=np.int32)
-        np.add.at(rows, requests["first_row"], 1)
-        np.add.at(rows, requests["first_row"] + requests["rows"], -1)
-        self._rows = np.flatnonzero(np.cumsum(rows)[:-1])
+        chosen = dataset.requests_of("train")
+        self._users = dataset.requests["user"][chosen]
+        self._rows = dataset.rows_of(chosen)
         self._ads = dataset.row("ad")[self._rows]
         self._events = dataset.records["timestamp"] < dataset.split.validation_from
 
     def column(self, group: Group, name: str) -> Array:
         if group == "behavior":
-            values: Array = dataset_records(self._dataset, name)[self._events]
-            return values
+            events: Array = self._dataset.records[name][self._events]
+            return events
         source = self._dataset.column(group, name)
         picked: Array = source[{"ad": self._ads, "user": self._users, "context": self._rows}[group]]
         return picked
 
-
-def dataset_records(dataset: Dataset, name: str) -> Array:
-    """Return one packed behaviour field of every record, contiguous."""
-    return np.ascontiguousarray(dataset.records[name])

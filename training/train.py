@@ -166,15 +166,10 @@ class _Trainer:
 
     def _count(self, model: CtrModel) -> None:
         """Fit a model that only counts clicks."""
-        requests = self.dataset.requests[self._chosen]
-        rows = np.concatenate([np.arange(r["first_row"], r["first_row"] + r["rows"]) for r in requests])
-        batch = self.source.ad_rows(model.inputs[0], rows)
+        rows = self.dataset.rows_of(self._chosen)
+        ad_rows = self.source.ad_rows(model.inputs[0], rows)
         clicked = np.asarray(self.dataset.row("clicked"))[rows]
-        model.fit_counts(
-            torch.from_numpy(batch),
-            torch.from_numpy(clicked),
-            torch.from_numpy(row_weights(self.dataset, rows)),
-        )
+        model.fit_counts(ad_rows, clicked, row_weights(self.dataset, rows))
 
     def _optimizer(self) -> torch.optim.Optimizer:
         tables = [p for n, p in self.model.named_parameters() if "table" in n or "embedding" in n]
@@ -267,9 +262,7 @@ def _loss_weights(dataset: Dataset) -> NDArray[np.float32] | None:
     if not sampling["known"] or (sampling["clicked"] == 1.0 and sampling["not_clicked"] is not None):
         return None
     weights = row_weights(dataset, np.arange(len(dataset.row("rate")))).astype(np.float32)
-    requests = dataset.requests[dataset.requests_of("train")]
-    chosen = np.concatenate([np.arange(r["first_row"], r["first_row"] + r["rows"]) for r in requests])
-    return weights / np.float32(weights[chosen].mean())
+    return weights / np.float32(weights[dataset.rows_of(dataset.requests_of("train"))].mean())
 
 
 def _calibrate(
