@@ -1,0 +1,146 @@
+"""`longsight export`: a run becomes a bundle folder, or nothing."""
+
+import hashlib
+import shutil
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from contract.bundle import GRAPH, VOCABULARIES, Bundle, verify_encoding
+from contract.errors import InputError
+from contract.files import atomic_folder, sha256_file
+from contract.golden import FOLDER, GoldenRequest, write_golden
+from contract.manifest import MANIFEST, Calibration, FittedTransform, Manifest, ModelSpec
+from export.golden_requests import golden_requests
+from export.graph import OUTPUTS, ServedModel, graph_inputs, write_graph
+from export.parity import FP32_TOLERANCE, Parity, check_parity, torch_logits
+from export.verify import Session
+from training.run import Run
+
+Progress = Callable[[int, int | None, str], None]
+
+PRECISIONS: Final = ("fp32",)
+_STEPS: Final = 5
+_PACKAGES: Final = ("onnx", "onnxruntime", "torch")
+
+
+def export(
+    run: Path,
+    bundle: Path,
+    *,
+    precision: str = "fp32",
+    progress: Progress | None = None,
+    now: datetime | None = None,
+) -> dict[str, Any]:
+    """Write the bundle of a run; returns its name, version and how closely the graph follows the model.
+
+    Args:
+        run: a run folder; the dataset it was trained on must still be where it was.
+        bundle: the folder to write; an older bundle there is replaced whole once the new one is proven.
+        precision: of the graph's arithmetic; fp32.
+        progress: called with (done, total, label).
+        now: the time in the version; by default the clock's.
+
+    Raises:
+        InputError: another precision, or `bundle` is a folder that is no bundle.
+        RunError, DatasetError: the run or its dataset is missing or damaged.
+        LongsightError: onnxruntime and torch disagree on a golden request; nothing is left behind.
+
+    """
+    started = time.perf_counter()
+    report = progress or (lambda _done, _total, _label: None)
+    if precision not in PRECISIONS:
+        raise InputError(f"--precision {precision}: not available; available now: {', '.join(PRECISIONS)}")
+    report(0, _STEPS, "opening the run")
+    opened = Run.load(run)
+    served = ServedModel(opened.model, opened.calibration)
+    with atomic_folder(bundle, marker=MANIFEST) as folder:
+        report(1, _STEPS, "golden requests")
+        golden = _golden(opened, served)
+        write_golden(folder / FOLDER, golden)
+        _write_vocabularies(opened, folder / VOCABULARIES)
+        report(2, _STEPS, "tracing the graph")
+        write_graph(served, opened.schema, folder)
+        report(3, _STEPS, "comparing with torch")
+        parity = check_parity(Session(folder / GRAPH), golden, tolerance=FP32_TOLERANCE)
+        report(4, _STEPS, "checksums")
+        manifest = _manifest(opened, served, folder, now or datetime.now(UTC)).write(folder)
+        verify_encoding(Bundle.open(folder))
+    report(_STEPS, _STEPS, "done")
+    return _summary(bundle, manifest, golden, parity) | {"seconds": time.perf_counter() - started}
+
+
+def _golden(run: Run, served: ServedModel) -> list[GoldenRequest]:
+    golden = []
+    for about, raw in golden_requests(run.dataset(), run.encoder):
+        tensors = raw.encode(run.encoder, history_lag_s=run.history_lag_s)
+        golden.append(GoldenRequest(about, raw, tensors, torch_logits(served, tensors)))
+    return golden
+
+
+def _write_vocabularies(run: Run, folder: Path) -> None:
+    folder.mkdir()
+    for name, vocabulary in run.encoder.vocabularies.items():
+        np.save(folder / f"{name}.npy", vocabulary.known)
+        names = run.path / "vocabularies" / f"{name}.names"
+        if names.is_file():
+            shutil.copyfile(names, folder / names.name)
+
+
+def _manifest(run: Run, served: ServedModel, folder: Path, now: datetime) -> Manifest:
+    files = {
+        path.relative_to(folder).as_posix(): sha256_file(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    transforms = {name: FittedTransform.of(transform) for name, transform in run.encoder.transforms.items()}
+    return Manifest(
+        name=run.model_name,
+        version=f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{_content_hash(run, files)}",
+        precision="fp32",
+        model=ModelSpec(name=run.model_name, config=run.config),
+        history_length=run.history_length,
+        history_lag_s=run.history_lag_s,
+        inputs=graph_inputs(served, run.schema),
+        outputs=OUTPUTS,
+        tolerance=FP32_TOLERANCE,
+        hard_routing=False,
+        calibration=Calibration(a=run.calibration.a, b=run.calibration.b),
+        sampling=run.sampling,
+        transforms=transforms,
+        metrics=run.metrics,
+        provenance=run.provenance | {"export": _versions()},
+        fingerprint=run.schema.fingerprint(),
+        log_schema=run.schema.to_json(),
+        files=files,
+    )
+
+
+def _content_hash(run: Run, files: dict[str, str]) -> str:
+    """Return six hex digits that differ between bundles of different content."""
+    text = "".join(f"{name}={digest};" for name, digest in files.items()) + run.schema.fingerprint()
+    return hashlib.sha256(text.encode()).hexdigest()[:6]
+
+
+def _versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in _PACKAGES}
+
+
+def _summary(bundle: Path, manifest: Manifest, golden: list[GoldenRequest], parity: Parity) -> dict[str, Any]:
+    sizes = [(bundle / file).stat().st_size for file in (*manifest.files, MANIFEST)]
+    return {
+        "bundle": str(bundle),
+        "name": manifest.name,
+        "version": manifest.version,
+        "precision": manifest.precision,
+        "golden_requests": len(golden),
+        "torch_difference": parity.alone,
+        "batch_difference": parity.together,
+        "tolerance": manifest.tolerance,
+        "bytes": sum(sizes),
+    }

@@ -1,0 +1,155 @@
+"""A trained model becomes an ONNX graph: calibration inside, weights outside, dimensions U, L, N open.
+
+U requests, L behaviours, N candidates.
+"""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final, cast
+
+import onnx
+import torch
+from torch import Tensor, nn
+from torch.onnx import ONNXProgram
+
+from contract.bundle import GRAPH
+from contract.errors import LongsightError
+from contract.manifest import Dtype, TensorSpec, input_specs
+from contract.schema import Schema
+from training.calibration import Calibration
+from training.models import CtrModel
+
+OPSET: Final = 20
+OUTPUTS: Final = tuple(
+    TensorSpec(name=name, dtype="float32", shape=("U", "N")) for name in ("logit", "probability")
+)
+
+_EXAMPLE: Final = {"U": 2, "L": 3, "N": 5}  # all different and none 1: torch.export fixes what is 1 or equal
+_TORCH_DTYPES: Final[dict[Dtype, torch.dtype]] = {
+    "int64": torch.int64,
+    "float32": torch.float32,
+    "bool": torch.bool,
+}
+_RANDOM: Final = ("Random", "Bernoulli", "Multinomial")
+
+
+class ServedModel(nn.Module):
+    """A model with its calibration: what the graph computes."""
+
+    def __init__(self, model: CtrModel, calibration: Calibration) -> None:
+        super().__init__()
+        self.model = model
+        self.calibration = calibration
+        self.inputs = model.inputs
+        self.eval()
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return `logit_UN` = a * raw + b and `probability_UN` = sigmoid(logit)."""
+        logit_UN = self.model(inputs) * self.calibration.a + self.calibration.b
+        return logit_UN, torch.sigmoid(logit_UN)
+
+
+def graph_inputs(served: ServedModel, schema: Schema) -> tuple[TensorSpec, ...]:
+    """Return the tensors that the model takes, in its order."""
+    known = input_specs(schema)
+    return tuple(known[name] for name in served.inputs)
+
+
+def write_graph(served: ServedModel, schema: Schema, folder: Path) -> None:
+    """Write `model.onnx` and `model.onnx.data` into a folder.
+
+    Raises:
+        LongsightError: the model can't be expressed, or its graph breaks a promise of the bundle.
+
+    """
+    specs = graph_inputs(served, schema)
+    sizes = _EXAMPLE | {"L": min(_EXAMPLE["L"], max(1, served.model.history_length))}
+    example = {
+        spec.name: torch.zeros([sizes[str(d)] for d in spec.shape], dtype=_TORCH_DTYPES[spec.dtype])
+        for spec in specs
+    }
+    dims = {name: torch.export.Dim(name, min=1) for name in ("U", "N")}
+    if sizes["L"] > 1:  # a model of one behaviour has a fixed L, and torch can't name a dimension of 1
+        dims["L"] = torch.export.Dim("L", min=1, max=served.model.history_length)
+    shapes = {
+        spec.name: {axis: dims[str(d)] for axis, d in enumerate(spec.shape) if d in dims} for spec in specs
+    }
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                served,
+                (),
+                kwargs={"inputs": example},
+                dynamo=True,
+                opset_version=OPSET,
+                dynamic_shapes={"inputs": shapes},
+                input_names=[spec.name for spec in specs],
+                output_names=[spec.name for spec in OUTPUTS],
+                verbose=False,
+            )
+    except Exception as error:
+        raise LongsightError(f"the model can't be written as ONNX: {_last_line(error)}") from error
+    program = cast("ONNXProgram", program)
+    _strip(program)
+    with _quiet():
+        program.save(folder / GRAPH, external_data=True)
+    _check(folder / GRAPH, specs)
+
+
+def _strip(program: ONNXProgram) -> None:
+    """Drop the exporter's notes: they name this machine's paths, and no one reads them in a bundle."""
+    graph = program.model.graph
+    program.model.metadata_props.clear()
+    program.model.doc_string = None
+    graph.metadata_props.clear()
+    graph.doc_string = None
+    values = [*graph.inputs, *graph.initializers.values()]
+    for node in graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+        values += node.outputs
+    for value in values:
+        value.metadata_props.clear()
+        value.doc_string = None
+
+
+def _check(path: Path, specs: tuple[TensorSpec, ...]) -> None:
+    """Hold the graph to what a bundle promises of it."""
+    onnx.checker.check_model(path)
+    model = onnx.load(path, load_external_data=False)
+    names = tuple(value.name for value in model.graph.input)
+    if names != tuple(spec.name for spec in specs):
+        raise LongsightError(f"the graph takes {', '.join(names)}: the model does not use all its inputs")
+    for node in model.graph.node:
+        if node.domain not in {"", "ai.onnx"} or node.op_type.startswith(_RANDOM):
+            raise LongsightError(
+                f"the graph holds {node.domain or 'ai.onnx'}.{node.op_type}, which no bundle may"
+            )
+    for value, spec in zip([*model.graph.input, *model.graph.output], [*specs, *OUTPUTS], strict=True):
+        shape = tuple(d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim)
+        if any(isinstance(d, int) and d != 1 for d in shape) or len(shape) != len(spec.shape):
+            raise LongsightError(
+                f"the graph fixes the shape of {spec.name} to {shape}, expected {spec.shape}"
+            )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the exporter, which prints, logs and warns about its own workings."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line for line in str(error.__cause__ or error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
