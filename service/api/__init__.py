@@ -1,0 +1,1 @@
+"""HTTP: bodies in, answers and problem details out. The only home of FastAPI beside `wiring`."""

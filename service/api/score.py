@@ -1,0 +1,215 @@
+"""`POST /score`: a plain ASGI endpoint, since FastAPI's own body handling costs more than the whole rest.
+
+Counting happens after the answer is sent, so that the caller does not wait for it.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgpack
+import orjson
+
+from contract.errors import InputError
+from contract.keys import text_of
+from service.api import requests
+from service.api.body import Body
+from service.api.envelope import REQUEST_ID, Receive, Scope, Send, header_safe, send_bytes, send_problem
+from service.api.state import Served, ServiceState
+from service.errors import (
+    BodyTooLargeError,
+    CallerLeftError,
+    InvalidRequestError,
+    ServiceError,
+    UnknownModelError,
+)
+from service.metrics import Metrics
+from service.scoring.request import ScoreAnswer, ScoreRequest
+
+JSON: Final = "application/json"
+MSGPACK: Final = "application/msgpack"
+SLOT: Final = "champion"
+WATCH_AFTER_S: Final = 0.01  # a request that takes longer is given up when its caller leaves
+
+
+class ScoreEndpoint:
+    """Reads, scores, answers.
+
+    Args:
+        state: what is served.
+        metrics: told how long reading and answering took.
+        max_body_bytes: largest body.
+        default_deadline_ms: for requests without one; 0 = none.
+        clock: seconds; the clock of deadlines and stage times.
+
+    """
+
+    def __init__(
+        self,
+        state: ServiceState,
+        metrics: Metrics,
+        *,
+        max_body_bytes: int,
+        default_deadline_ms: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._state = state
+        self._metrics = metrics
+        self._max_body_bytes = max_body_bytes
+        self._default_deadline_ms = default_deadline_ms
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; a problem for every error that has a status."""
+        arrived_s = self._clock()
+        headers = dict(scope["headers"])
+        try:
+            raw = await read_body(receive, headers, limit=self._max_body_bytes)
+            served = self._state.require()
+            body, request = self._read(served, raw, headers, arrived_s)
+            scope[REQUEST_ID] = _header_id(body, scope[REQUEST_ID])
+            parsed_s = self._clock()
+            answer = await self._score(served, request, receive)
+        except CallerLeftError:
+            self._metrics.shed["caller_left"].inc()
+            return
+        except ServiceError as error:
+            await send_problem(error, scope, send)
+            return
+        except InputError as error:
+            # an id or a feature of more bytes than characters: found when its key was made
+            found = requests.bad_ids(body) if isinstance(error, ValueError) else None
+            await send_problem(found or InvalidRequestError.at("body", str(error)), scope, send)
+            return
+        await self._respond(scope, send, served, body, answer, parse_s=parsed_s - arrived_s)
+        served.scorer.observe(answer)
+
+    def _read(
+        self, served: Served, raw: bytes, headers: dict[bytes, bytes], arrived_s: float
+    ) -> tuple[Body, ScoreRequest]:
+        body = served.reader.read_msgpack(raw) if _is_msgpack(headers) else served.reader.read_json(raw)
+        model = body.get("model")
+        if model is not None and model not in (SLOT, served.name):
+            raise UnknownModelError(f"no model {model!r} is served here; there are {SLOT} and {served.name}")
+        if body.get("explain") and not served.explains:
+            raise InvalidRequestError.at(
+                "explain", "this bundle has no explanations; leave it out, or send 0"
+            )
+        moment = requests.Moment(now_s=time.time(), arrived_s=arrived_s)
+        return body, requests.request_of(body, moment, default_deadline_ms=self._default_deadline_ms)
+
+    async def _score(self, served: Served, request: ScoreRequest, receive: Receive) -> ScoreAnswer:
+        """Score, and give up if the caller leaves meanwhile."""
+        watch = _CallerWatch(receive)
+        try:
+            return await served.scorer.score(request)
+        except asyncio.CancelledError:
+            if watch.left:
+                raise CallerLeftError("the caller closed the connection") from None
+            raise
+        finally:
+            watch.stop()
+
+    async def _respond(
+        self, scope: Scope, send: Send, served: Served, body: Body, answer: ScoreAnswer, *, parse_s: float
+    ) -> None:
+        started_s = self._clock()
+        request_id = body.get("request_id")
+        content: dict[str, Any] = {
+            "request_id": scope[REQUEST_ID] if request_id is None else request_id,
+            "model": served.name,
+            "version": served.version,
+            "scores": answer.scores,
+            "history": {
+                "status": answer.history_status,
+                "length": answer.history_length,
+                "newest_age_s": answer.newest_age_s,
+            },
+            "unknown_ads": answer.unknown_ads,
+        }
+        content_type, data = _encoded(content, dict(scope["headers"]))
+        answer.stage_s["parse"] = parse_s
+        answer.stage_s["respond"] = self._clock() - started_s
+        timing = ", ".join(f"{stage};dur={seconds * 1e3:.3f}" for stage, seconds in answer.stage_s.items())
+        await send_bytes(send, 200, data, content_type=content_type, headers={"server-timing": timing})
+
+
+class _CallerWatch:
+    """Cancels the task that made it when the caller closes the connection; begins after `WATCH_AFTER_S`."""
+
+    def __init__(self, receive: Receive) -> None:
+        loop = asyncio.get_running_loop()
+        self.left = False
+        self._receive = receive
+        self._owner = asyncio.current_task(loop)
+        self._watcher: asyncio.Task[None] | None = None
+        self._timer = loop.call_later(WATCH_AFTER_S, self._begin)
+
+    def stop(self) -> None:
+        """Watch no longer."""
+        self._timer.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+
+    def _begin(self) -> None:
+        self._watcher = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.left = True
+        assert self._owner is not None, "a watch outside a task: this is a bug"
+        self._owner.cancel()
+
+
+async def read_body(receive: Receive, headers: dict[bytes, bytes], *, limit: int) -> bytes:
+    """Return the whole body.
+
+    Raises:
+        BodyTooLargeError: it is, or declares to be, larger than `limit` bytes.
+        CallerLeftError: the caller left while sending.
+
+    """
+    declared = headers.get(b"content-length", b"0")
+    if int(declared) > limit:
+        raise BodyTooLargeError(f"the body has {int(declared)} bytes, more than the {limit} allowed")
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body"):
+        body: bytes = message.get("body", b"")
+        if len(body) <= limit:
+            return body
+    pieces = []
+    size = 0
+    while True:
+        if message["type"] == "http.disconnect":
+            raise CallerLeftError("the caller closed the connection while sending")
+        pieces.append(message.get("body", b""))
+        size += len(pieces[-1])
+        if size > limit:
+            raise BodyTooLargeError(f"the body has more than the {limit} bytes allowed")
+        if not message.get("more_body"):
+            return b"".join(pieces)
+        message = await receive()
+
+
+def _is_msgpack(headers: dict[bytes, bytes]) -> bool:
+    return b"msgpack" in headers.get(b"content-type", b"")
+
+
+def _encoded(content: dict[str, Any], headers: dict[bytes, bytes]) -> tuple[str, bytes]:
+    """Return content type and bytes: msgpack if asked for, or if the request was and asks for nothing else."""
+    accept = headers.get(b"accept", b"")
+    if b"msgpack" in accept or (_is_msgpack(headers) and b"json" not in accept):
+        content["scores"] = content["scores"].tolist()
+        return MSGPACK, msgpack.packb(content)
+    return JSON, orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _header_id(body: Body, otherwise: str) -> str:
+    """Return the id for the answer's header: the body's, if it may stand there."""
+    given = body.get("request_id")
+    if given is None:
+        return otherwise
+    text = text_of(given)
+    return text if header_safe(text) else otherwise

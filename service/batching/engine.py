@@ -1,0 +1,194 @@
+"""The threads that run the graph, and the bridge from the event loop to them and back.
+
+The event loop pushes jobs; a free thread takes the next run, joins it, waits for one of the `running` permits, and
+hands the answer back to the loop. With `prepared` more threads than permits, the next run is joined while the
+device is busy. Only the loop's thread touches futures and counts.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.batching import padding
+from service.batching.queue import Job, JobQueue, Limits, Part, Taken, Tensors
+from service.errors import DeadlineExceededError, InferenceError
+
+Run: TypeAlias = Callable[[Mapping[str, NDArray[Any]]], NDArray[np.float32]]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """One run of the graph, for whoever counts: U requests of N candidates, and the share of padding."""
+
+    requests: int
+    candidates: int
+    padding_ratio: float
+
+
+class Engine:
+    """Runs jobs through the graph, sharing runs where that helps.
+
+    Args:
+        run: the graph: tensors of U requests in, `logit` [U, N] out; called from several threads at once.
+        limits: what one run may hold.
+        running: runs at the same time.
+        prepared: runs joined ahead while others run.
+        clock: seconds; also the clock of the jobs' deadlines.
+        on_run, on_late: told of each run, and of each job dropped for its deadline; called on the event loop.
+
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        limits: Limits,
+        running: int,
+        prepared: int,
+        clock: Callable[[], float],
+        on_run: Callable[[RunReport], None],
+        on_late: Callable[[], None],
+    ) -> None:
+        self._run = run
+        self._queue = JobQueue(limits)
+        self._clock = clock
+        self._on_run, self._on_late = on_run, on_late
+        self._permits = threading.Semaphore(running)
+        self._wake = threading.Condition(threading.Lock())
+        self._closing = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._threads = [
+            threading.Thread(target=self._work, name=f"engine-{index}", daemon=True)
+            for index in range(running + prepared)
+        ]
+
+    def start(self) -> None:
+        """Start the threads; their answers go to the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """Let the threads finish what they run and end; jobs that still wait are given up."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify_all()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join()
+
+    async def score(self, inputs: Tensors, *, candidates: int, length: int, deadline_s: float) -> Job:
+        """Score one request's candidates; the job returned holds `logit_N` and when it ran.
+
+        Args:
+            inputs: see `Job`.
+            candidates: N >= 1.
+            length: L >= 1.
+            deadline_s: reading of the clock; infinite = none.
+
+        Raises:
+            DeadlineExceededError: it passed before the scoring began.
+            InferenceError: the graph failed on this job, also when run alone.
+
+        """
+        assert self._loop is not None, "score before start: this is a bug"
+        job = Job(
+            inputs=inputs,
+            candidates=candidates,
+            length=length,
+            deadline_s=deadline_s,
+            submitted_s=self._clock(),
+            logit_N=np.empty(candidates, dtype=np.float32),
+            waiter=self._loop.create_future(),
+        )
+        with self._wake:
+            self._queue.push(job)
+            self._wake.notify()
+        try:
+            await job.waiter
+        except asyncio.CancelledError:
+            job.abandoned = True
+            raise
+        return job
+
+    # ---------------------------------------------------------------- on the engine's threads
+
+    def _work(self) -> None:
+        while True:
+            with self._wake:
+                while not self._queue and not self._closing:
+                    self._wake.wait()
+                if self._closing:
+                    return
+                taken = self._queue.take(self._clock())
+                if self._queue:
+                    self._wake.notify()
+            reports = self._execute(taken.parts) if taken.parts else []
+            try:
+                self._on_loop(self._deliver, taken, reports)
+            except RuntimeError:  # the loop was closed under us: nobody waits any more
+                return
+
+    def _on_loop(self, call: Callable[..., None], *args: object) -> None:
+        assert self._loop is not None, "work before start: this is a bug"
+        self._loop.call_soon_threadsafe(call, *args)
+
+    def _execute(self, parts: Sequence[Part]) -> list[RunReport]:
+        """Run parts together; if that fails, each alone, so that a bad job fails alone."""
+        try:
+            return [self._execute_once(parts)]
+        except Exception as error:
+            if len(parts) > 1:
+                logger.warning("a run of %d requests failed and is retried one by one: %s", len(parts), error)
+                return [report for part in parts for report in self._execute([part])]
+            logger.exception("the graph failed on a request of %d candidates", parts[0].count)
+            parts[0].job.error = InferenceError("the model failed on this request")
+            return []
+
+    def _execute_once(self, parts: Sequence[Part]) -> RunReport:
+        inputs = padding.join(parts)
+        with self._permits:
+            started_s = self._clock()
+            logit_UN = self._run(inputs)
+            ended_s = self._clock()
+        padding.split(parts, logit_UN)
+        for part in parts:
+            if part.start == 0:
+                part.job.started_s = started_s
+            part.job.ended_s = max(part.job.ended_s, ended_s)
+        useful = sum(part.job.length * part.count for part in parts)
+        cells = len(parts) * max(part.job.length for part in parts) * max(part.count for part in parts)
+        return RunReport(len(parts), sum(part.count for part in parts), 1 - useful / cells)
+
+    # ---------------------------------------------------------------- on the event loop
+
+    def _deliver(self, taken: Taken, reports: Sequence[RunReport]) -> None:
+        for part in taken.parts:
+            job = part.job
+            job.done += part.count
+            if job.waiter.done():
+                continue
+            if job.error is not None:
+                job.waiter.set_exception(job.error)
+            elif job.done == job.candidates:
+                job.waiter.set_result(None)
+        for job in taken.late:
+            self._on_late()
+            if not job.waiter.done():
+                waited_ms = (self._clock() - job.submitted_s) * 1e3
+                job.waiter.set_exception(
+                    DeadlineExceededError(f"the deadline passed after {waited_ms:.1f} ms in the queue")
+                )
+        for report in reports:
+            self._on_run(report)
+
+
+__all__ = ["Engine", "Limits", "RunReport"]

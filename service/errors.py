@@ -1,0 +1,93 @@
+"""What can go wrong while serving, below every other module of the service.
+
+A request, in the order in which it meets them:
+  `RequestSyntaxError`     the body is not JSON or msgpack
+  `BodyTooLargeError`      the body is larger than allowed
+  `InvalidRequestError`    the body is well formed but asks for something that can't be answered
+  `UnknownModelError`      the body names a model that is not served
+  `NotReadyError`          the bundle is not verified and warm yet, or the store holds another layout
+  `OverloadedError`        the queue is full
+  `DeadlineExceededError`  the caller's time was up before scoring began
+  `CallerLeftError`        the caller hung up; nobody reads an answer
+  `InferenceError`         the graph failed: a bug
+
+Starting: `SettingsError`, `DeviceError`, `StartError`. What HTTP makes of each stands in `service.api.problems`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from contract.errors import InputError, LongsightError
+
+
+class ServiceError(LongsightError):
+    """A request that gets no scores; the message is for its caller."""
+
+
+@dataclass(frozen=True)
+class Complaint:
+    """One thing wrong with a request: `where` is a path such as `candidates[3].ad.price`."""
+
+    where: str
+    what: str
+
+
+class RequestSyntaxError(ServiceError):
+    """The body is not JSON (or msgpack, when it was declared so)."""
+
+
+class BodyTooLargeError(ServiceError):
+    """The body is larger than `server.max_body_bytes`."""
+
+
+class InvalidRequestError(ServiceError):
+    """The body breaks the request's rules; `complaints` say where."""
+
+    def __init__(self, complaints: Sequence[Complaint]) -> None:
+        self.complaints = tuple(complaints)
+        first = self.complaints[0]
+        more = len(self.complaints) - 1
+        super().__init__(f"{first.where}: {first.what}" + (f" (and {more} more)" if more else ""))
+
+    @classmethod
+    def at(cls, where: str, what: str) -> "InvalidRequestError":
+        """Complain about one place."""
+        return cls([Complaint(where, what)])
+
+
+class UnknownModelError(ServiceError):
+    """The request names a model that this service does not serve."""
+
+
+class NotReadyError(ServiceError):
+    """The service can't answer yet; the message is the reason that `/readyz` gives too."""
+
+
+class OverloadedError(ServiceError):
+    """More candidates are waiting than `batching.max_queued_candidates`; nothing of the request was done."""
+
+    retry_after_s = 1
+
+
+class DeadlineExceededError(ServiceError):
+    """The request's deadline passed before its scoring began."""
+
+
+class CallerLeftError(ServiceError):
+    """The caller closed the connection while its request waited."""
+
+
+class InferenceError(ServiceError):
+    """The graph failed on this request alone: a bug of ours or of the bundle."""
+
+
+class SettingsError(InputError):
+    """A setting that is unknown, mistyped or out of bounds; the message says where it was given."""
+
+
+class DeviceError(InputError):
+    """The device that was asked for can't be used; never answered by using another."""
+
+
+class StartError(LongsightError):
+    """The service can't start here: the port is taken, or a worker died while starting."""

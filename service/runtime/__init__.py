@@ -1,0 +1,1 @@
+"""Runs the graph of a bundle. The only home of onnxruntime."""

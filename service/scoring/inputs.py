@@ -1,0 +1,72 @@
+"""Counts the values of a request that its vocabularies don't know, and those that are missing."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.encoder import Encoder
+from contract.schema import GROUPS, Group, Schema
+from service.metrics import Metrics
+
+_PREFIX: Final[Mapping[Group, str]] = {
+    "behavior": "history",
+    "ad": "ad",
+    "user": "user",
+    "context": "context",
+}
+
+
+def counted_fields(schema: Schema) -> list[str]:
+    """Return the label values of `oov_total` and `missing_total`: the categorical fields, as `ad.brand`."""
+    return [
+        f"{group}.{field.name}"
+        for group in GROUPS
+        for field in schema.group(group)
+        if field.type == "categorical"
+    ]
+
+
+class InputCounter:
+    """Counts rows of tables: 0 is missing, the rows below the first known one are out of vocabulary.
+
+    Args:
+        encoder: whose tensors are counted.
+        metrics: bound to `counted_fields` of its schema.
+
+    """
+
+    def __init__(self, encoder: Encoder, metrics: Metrics) -> None:
+        self._plan = []
+        schema = encoder.schema
+        for group in GROUPS:
+            for field in schema.group(group):
+                if field.vocabulary is None:
+                    continue
+                vocabulary = encoder.vocabularies[field.vocabulary]
+                # every row of a hashed vocabulary is shared: nothing is out of it
+                first_known = vocabulary.first_known_row if vocabulary.spec.kind == "exact" else 1
+                label = f"{group}.{field.name}"
+                self._plan.append(
+                    (
+                        f"{_PREFIX[group]}_{field.name}",
+                        first_known,
+                        metrics.oov[label],
+                        metrics.missing[label],
+                    )
+                )
+
+    def count(self, tensors: Mapping[str, NDArray[Any]], *, has_history: bool) -> None:
+        """Count one request, U = 1; without a history its one row of padding is not looked at."""
+        for name, first_known, oov, missing in self._plan:
+            rows = tensors.get(name)
+            if rows is None or (not has_history and name.startswith("history_")):
+                continue
+            absent = rows.size - int(np.count_nonzero(rows))
+            if absent:
+                missing.inc(absent)
+            if first_known > 1:
+                unknown = int(np.count_nonzero(rows < first_known)) - absent
+                if unknown:
+                    oov.inc(unknown)
