@@ -1,11 +1,287 @@
-"""Reads histories for requests: one connection, many requests per round trip.
+"""Reads histories for requests: one connection, and whatever waits while it is busy goes out as one pipeline.
 
-Interface (being filled in):
-
-    store = HistoryStore(url, schema, history_length=1000, lag_s=0, timeout_s=0.05, on_state=callback)
-    store.start()                                  # inside the running loop; returns at once, Redis up or not
-    await store.wait(timeout_s)  -> StoreState     # until it is ready, or has a problem, or time is up
-    await store.fetch(user_key, at, deadline=None) -> History    # user_key 0 = anonymous; never raises
-    store.state -> StoreState
-    await store.close()
+Nothing here raises to a request: a late or failed read is an empty history whose status says so. One task owns the
+connection. Every second it also looks at `ls:meta`: that finds the layout once a log has been loaded, notices a
+dead connection without traffic, and is the trial that closes the breaker, so that no request ever is.
 """
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from contract.keys import key_hex
+from contract.schema import Schema
+from service.history.breaker import Breaker
+from service.history.connection import Link, LinkError, pack
+from service.history.read import Read, ReadPlan
+from service.history.result import History, StoreState
+from service.layout import META, Layout, foreign
+
+logger = logging.getLogger(__name__)
+
+MAX_PIPELINE: Final = 64  # reads in one round trip, so that the first of them is not kept waiting by the last
+META_EVERY_S: Final = 1.0
+RETRY_S: Final = (0.02, 1.0)  # shortest and longest pause between attempts to connect
+STALL_S: Final = 0.2  # least time after which a round trip is given up and its connection dropped
+COMPLAIN_EVERY_S: Final = 60.0
+ANONYMOUS: Final = 0
+
+OnState = Callable[[StoreState], None]
+
+
+class HistoryStore:
+    """The histories and profiles of one store.
+
+    Args:
+        url: redis://, rediss:// or unix:// URL of Redis >= 7.0 or Valkey.
+        schema: whose layout is read.
+        history_length: L; a history holds at most so many records.
+        lag_s: a history ends this much before the request's time (the bundle's `history_lag_s`).
+        timeout_s: longest wait of one read, unless its deadline is earlier.
+        connect_timeout_s: longest wait for a connection.
+        clock: monotonic seconds; deadlines are on this clock.
+        on_state: called with every new `StoreState`, from the loop.
+
+    """
+
+    def __init__(
+        self,
+        url: str,
+        schema: Schema,
+        *,
+        history_length: int,
+        lag_s: int = 0,
+        timeout_s: float = 0.05,
+        connect_timeout_s: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
+        on_state: OnState | None = None,
+    ) -> None:
+        self.state = StoreState()
+        self.layout: Layout | None = None
+        self._schema = schema
+        self._plan = ReadPlan.of(schema, history_length, lag_s)
+        self._timeout_s = timeout_s
+        self._stall_s = max(4 * timeout_s, STALL_S)
+        self._clock = clock
+        self._on_state = on_state
+        self._link = Link(url, connect_timeout_s=connect_timeout_s)
+        self._breaker = Breaker(clock)
+        self._waiting: deque[Read] = deque()
+        self._work = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._meta_due = True
+        self._retry_s = RETRY_S[0]
+        self._complain_from = 0.0
+        self._task: asyncio.Task[None] | None = None
+        self._tick: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Begin to connect, in the running loop; returns at once, whether Redis is there or not."""
+        self._task = asyncio.create_task(self._run(), name="history-store")
+        self._next_tick()
+
+    async def wait(self, timeout_s: float) -> StoreState:
+        """Return the state once the store is ready or has a problem, or when `timeout_s` are over."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while not (self.state.ready or self.state.problem):
+                    self._changed.clear()
+                    await self._changed.wait()
+        return self.state
+
+    async def close(self) -> None:
+        """Stop; reads that wait are answered `unavailable`."""
+        if self._tick is not None:
+            self._tick.cancel()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self._down("the store's reader is closed")
+        await self._link.drop()
+
+    async def fetch(self, user_key: int, at: int, deadline: float | None = None) -> History:
+        """Return the user's newest L records strictly before second `at` (less the lag), and the profile.
+
+        Args:
+            user_key: the user's key; 0 = anonymous, who has neither.
+            at: the request's time, seconds UTC.
+            deadline: on the store's clock; the answer comes by then, if only to say `timeout`.
+
+        """
+        if user_key == ANONYMOUS:
+            return self._no_history("")
+        if self.state.breaker_open:
+            return self._no_history(self.state.error or "the store is late")
+        if self.layout is None and (self.state.ready or self.state.problem):
+            return self._no_history(self.state.problem)
+        wait_s = self._timeout_s if deadline is None else min(self._timeout_s, deadline - self._clock())
+        loop = asyncio.get_running_loop()
+        read = Read(self._plan, user_key, at, loop.create_future())
+        self._waiting.append(read)
+        self._work.set()
+        timer = loop.call_later(wait_s, read.fail, "timeout", "the store's answer is late")
+        try:
+            return await read.answer
+        finally:
+            timer.cancel()
+
+    def _no_history(self, why: str) -> History:
+        return History(self._plan.nothing, "unavailable" if why else "empty", detail=why)
+
+    # ---------------------------------------------------------------- the task that owns the connection
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                if not self._link.connected:
+                    await self._connect()
+                await self._serve()
+            except LinkError as error:
+                await self._link.drop()
+                self._down(str(error))
+                await asyncio.sleep(self._retry_s)
+                self._retry_s = min(2 * self._retry_s, RETRY_S[1])
+
+    async def _connect(self) -> None:
+        """Connect and look at `ls:meta`; reads do not wait for that longer than they may wait for an answer."""
+        loop = asyncio.get_running_loop()
+        slow = loop.call_later(self._timeout_s, self._down, "connecting takes long")
+        try:
+            await self._link.connect()
+            await self._look_at_meta()
+        finally:
+            slow.cancel()
+        self._breaker.succeeded()
+        self._retry_s = RETRY_S[0]
+        self._publish(up=True, seen=True, breaker_open=False, error="")
+
+    async def _serve(self) -> None:
+        """Work until the connection is lost in a round trip; then another one is tried at once."""
+        while self._link.connected:
+            if self._breaker.state != "closed":
+                if not self._breaker.allows():
+                    self._refuse("the store keeps being late")
+                    await asyncio.sleep(self._breaker.wait_s)
+                    continue
+                self._meta_due = True
+            elif not (self._waiting or self._meta_due):
+                self._work.clear()
+                await self._work.wait()
+            if self._meta_due:
+                await self._look_at_meta()
+            else:
+                await self._read_some()
+
+    async def _look_at_meta(self) -> None:
+        """Find the layout; in time, this closes an open breaker."""
+        self._meta_due = False
+        began = self._clock()
+        try:
+            async with asyncio.timeout(self._stall_s):
+                await self._link.send(pack(b"HGETALL", META.encode()))
+                reply = await self._link.reply()
+        except TimeoutError as error:
+            raise LinkError(f"no answer within {self._stall_s} s") from error
+        if not isinstance(reply, list):
+            raise LinkError(f"{META}: {reply}")
+        meta = dict(zip(reply[::2], reply[1::2], strict=True))
+        self.layout = Layout.find(meta, self._schema)
+        problem = foreign(meta, self._schema) if meta and self.layout is None else ""
+        if self._clock() - began > self._timeout_s:
+            self._breaker.failed()
+        elif self._breaker.state != "closed":
+            self._breaker.succeeded()
+        number = self.layout.number if self.layout else None
+        shut = self._breaker.state == "closed"
+        self._publish(
+            layout=number, problem=problem, breaker_open=not shut, error="" if shut else self.state.error
+        )
+
+    async def _read_some(self) -> None:
+        """One round trip for what waits; a lost connection costs each read one more attempt."""
+        reads = self._next_reads()
+        if not reads or self.layout is None:
+            return
+        unfinished = deque(reads)
+        try:
+            async with asyncio.timeout(self._stall_s):
+                await self._exchange(reads, unfinished, self.layout)
+        except (LinkError, TimeoutError) as error:
+            await self._link.drop()
+            self._breaker.failed()
+            for read in unfinished:
+                read.lost_connection(str(error) or f"no answer within {self._stall_s} s")
+        self._waiting.extendleft(reversed([read for read in reads if not read.answer.done()]))
+
+    async def _exchange(self, reads: list[Read], unfinished: deque[Read], layout: Layout) -> None:
+        began = self._clock()
+        await self._link.send(b"".join([read.commands(layout) for read in reads]))
+        for number, read in enumerate(reads):
+            replies = [await self._link.reply() for _ in range(read.expected)]
+            if number == 0:
+                # the first reply tells how the store does; later ones also wait for our own reading
+                late = self._clock() - began > self._timeout_s
+                (self._breaker.failed if late else self._breaker.succeeded)()
+            unfinished.popleft()
+            if not read.answer.done():
+                read.take(replies)
+                if read.complaint:
+                    self._complain(read)
+
+    def _next_reads(self) -> list[Read]:
+        reads: list[Read] = []
+        while self._waiting and len(reads) < MAX_PIPELINE:
+            read = self._waiting.popleft()
+            if read.answer.done():
+                continue
+            if self.layout is None:
+                read.finish(self._no_history(self.state.problem))
+            else:
+                reads.append(read)
+        return reads
+
+    # ---------------------------------------------------------------- state
+
+    def _publish(self, **changes: object) -> None:
+        """Tell of a new state, if it is one."""
+        state = replace(self.state, **changes)  # type: ignore[arg-type]  # the names are checked by replace
+        if state == self.state:
+            return
+        before, self.state = self.state, state
+        if state.problem and state.problem != before.problem:
+            logger.error("%s", state.problem)
+        if (state.up, state.breaker_open) != (before.up, before.breaker_open):
+            logger.warning(
+                "store %s%s", "up" if state.up else "down", f": {state.error}" if state.error else ""
+            )
+        self._changed.set()
+        if self._on_state is not None:
+            self._on_state(state)
+
+    def _down(self, error: str) -> None:
+        """There is no connection: what waits or is asked now is answered at once."""
+        self._breaker.trip()
+        self._publish(up=False)
+        self._refuse(error)
+
+    def _refuse(self, error: str) -> None:
+        self._publish(breaker_open=True, error=error)
+        while self._waiting:
+            self._waiting.popleft().fail("unavailable", error)
+
+    def _complain(self, read: Read) -> None:
+        """Log a value that can't be read, one a minute: the key is for the person on call."""
+        now = self._clock()
+        if now >= self._complain_from:
+            self._complain_from = now + COMPLAIN_EVERY_S
+            logger.error("history of user %s can't be read: %s", key_hex(read.user_key), read.complaint)
+
+    def _next_tick(self) -> None:
+        self._meta_due = True
+        self._work.set()
+        self._tick = asyncio.get_running_loop().call_later(META_EVERY_S, self._next_tick)

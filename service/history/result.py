@@ -40,7 +40,7 @@ class StoreState:
     Attributes:
         seen: it has answered at least once since the start.
         up: there is a connection, and the last exchange over it worked.
-        breaker_open: reads are refused for the moment, because the store failed or was slow several times running.
+        breaker_open: reads are answered `unavailable` at once, since the store kept failing or being late.
         layout: the number of this schema's layout; None: there is none yet.
         problem: why histories can't be served from this store although it answers (foreign layouts); else "".
         error: the last failure while not `up`; else "".

@@ -1,0 +1,165 @@
+"""One request's read of one user: the commands it needs next, and what becomes of their replies."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import numpy as np
+from redis.exceptions import ResponseError
+
+from contract.records import Records, empty_records, record_dtype
+from contract.schema import RawValue, Schema
+from service.history.connection import pack
+from service.history.result import History
+from service.history.window import DamagedValueError, Window
+from service.layout import EXTRA_RECORDS, Layout
+
+
+@dataclass(frozen=True)
+class ReadPlan:
+    """What all reads of one store have in common.
+
+    Attributes:
+        dtype: of a packed record.
+        nothing: no records.
+        length: L, records wanted.
+        lag_s: seconds before the request's time at which its history ends.
+        numeric: per profile field, in order, whether its text is a number.
+
+    """
+
+    dtype: np.dtype[np.void]
+    nothing: Records
+    length: int
+    lag_s: int
+    fields: tuple[str, ...]
+    numeric: tuple[bool, ...]
+    fields_packed: tuple[bytes, ...]
+
+    @classmethod
+    def of(cls, schema: Schema, length: int, lag_s: int) -> Self:
+        """Return the plan for a schema."""
+        names = tuple(field.name for field in schema.user)
+        return cls(
+            dtype=record_dtype(schema),
+            nothing=empty_records(schema),
+            length=length,
+            lag_s=lag_s,
+            fields=names,
+            numeric=tuple(field.type == "numeric" for field in schema.user),
+            fields_packed=tuple(name.encode() for name in names),
+        )
+
+    def profile(self, values: Sequence[bytes | None]) -> dict[str, RawValue]:
+        """Return the fields that are known, numbers parsed.
+
+        Raises:
+            ValueError: a text that is no number or no UTF-8.
+
+        """
+        known = zip(self.fields, self.numeric, values, strict=True)
+        return {
+            name: float(value) if numeric else value.decode()
+            for name, numeric, value in known
+            if value is not None
+        }
+
+
+class Read:
+    """A waiting read.
+
+    Args:
+        plan: of the store.
+        user_key: whose.
+        at: the request's time, seconds.
+        answer: where the history goes.
+
+    Attributes:
+        expected: how many replies the last `commands` will bring.
+        complaint: what was wrong with the value, if that is why it is unavailable.
+
+    """
+
+    __slots__ = (
+        "_at",
+        "_lost",
+        "_plan",
+        "_profile",
+        "_window",
+        "answer",
+        "complaint",
+        "expected",
+        "user_key",
+    )
+
+    def __init__(self, plan: ReadPlan, user_key: int, at: int, answer: asyncio.Future[History]) -> None:
+        self._plan = plan
+        self._at = at
+        self._profile: dict[str, RawValue] | None = None if plan.fields else {}
+        self._window = Window(
+            plan.dtype, wanted=plan.length, first=plan.length + EXTRA_RECORDS, cut=at - plan.lag_s
+        )
+        self.user_key = user_key
+        self.answer = answer
+        self._lost = False
+        self.expected = 0
+        self.complaint = ""
+
+    def commands(self, layout: Layout) -> bytes:
+        """Return the packed commands of the next round trip."""
+        key = layout.history(self.user_key).encode()
+        start, end = self._window.byte_range
+        parts = [pack(b"GETRANGE", key, b"%d" % start, b"%d" % end), pack(b"STRLEN", key)]
+        if self._profile is None:
+            parts.append(pack(b"HMGET", layout.profile(self.user_key).encode(), *self._plan.fields_packed))
+        self.expected = len(parts)
+        return b"".join(parts)
+
+    def take(self, replies: Sequence[object]) -> None:
+        """Take the replies; afterwards the answer is there, or more must be read.
+
+        Never raises: what can't be read makes the answer `unavailable` and is kept as the complaint.
+        """
+        try:
+            refused = next((reply for reply in replies if isinstance(reply, ResponseError)), None)
+            if refused is not None:
+                raise refused
+            data, total, *profile = replies
+            assert isinstance(data, bytes)
+            assert isinstance(total, int)
+            if profile:
+                assert isinstance(profile[0], list)
+                self._profile = self._plan.profile(profile[0])
+            records = self._window.take(data, total)
+        except (ResponseError, DamagedValueError, ValueError) as error:
+            self.complaint = str(error)
+            self.fail("unavailable", self.complaint)
+        else:
+            if records is not None:
+                self.finish(self._history(records))
+
+    def lost_connection(self, detail: str) -> None:
+        """The replies are lost: one more attempt over a new connection, but only one."""
+        if self._lost:
+            self.fail("unavailable", detail)
+        self._lost = True
+
+    def finish(self, history: History) -> None:
+        """Answer, unless the caller has left or been answered already."""
+        if not self.answer.done():
+            self.answer.set_result(history)
+
+    def fail(self, status: Literal["timeout", "unavailable"], detail: str) -> None:
+        """Answer with nothing but a reason."""
+        self.finish(History(self._plan.nothing, status, detail=detail))
+
+    def _history(self, records: Records) -> History:
+        newest = int(records["timestamp"][-1]) if len(records) else None
+        return History(
+            records,
+            "hit" if newest is not None else "empty",
+            newest_age_s=None if newest is None else self._at - newest,
+            profile=self._profile or {},
+            extended=self._window.reads > 1,
+        )
