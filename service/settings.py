@@ -42,6 +42,12 @@ class ServerSettings(_Group):
     max_candidates: int = Field(
         5000, ge=1, le=1_000_000, description="Most candidates of one request; more are 422."
     )
+    keep_alive_s: int = Field(
+        75,
+        ge=1,
+        le=3600,
+        description="An idle connection is closed after so long; longer than the balancer's.",
+    )
     drain_delay_s: float = Field(
         1.0,
         ge=0,
@@ -114,15 +120,17 @@ class BatchingSettings(_Group):
         0, ge=0, le=4096, description="Most requests in one run; 0 = 1 on a CPU (fastest there), 32 on a GPU."
     )
     max_cells: int = Field(
-        4_000_000,
-        ge=1000,
-        description="Most candidates x padded history length of one run, over all its requests.",
+        0,
+        ge=0,
+        description="Most requests x candidates x history length of one run, padding included, which bounds its "
+        "memory; 0 = 500,000 on a CPU, 8,000,000 on a GPU.",
     )
     chunk_candidates: int = Field(
-        1000,
-        ge=1,
+        0,
+        ge=0,
         le=1_000_000,
-        description="A larger request takes turns: so many of its candidates in one run.",
+        description="A larger request takes turns with others, so many candidates at a time; 0 = 500 on a CPU, "
+        "5,000 on a GPU.",
     )
     max_queued_candidates: int = Field(
         20_000, ge=1, description="Candidates in the worker at one time; a request that does not fit is 429."

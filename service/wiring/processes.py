@@ -1,0 +1,190 @@
+"""Several workers on one listening socket, watched by their parent.
+
+Every worker holds the read end of a pipe from the parent as its standard input: when the parent dies, however it dies,
+the pipe closes and the workers end. A worker that dies is replaced; one that can't start ends the whole service.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+from contract.errors import InputError, LongsightError
+from service.errors import StartError
+from service.settings import Settings
+
+METRICS_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
+POLL_S: Final = 0.05
+RESTART_S: Final = (0.5, 30.0)  # first and longest pause before a dead worker is replaced
+
+logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def metrics_folder() -> Iterator[None]:
+    """Give the workers an empty folder for their metrics, through the environment they will inherit."""
+    given = os.environ.get(METRICS_FOLDER)
+    folder = Path(given) if given else Path(tempfile.mkdtemp(prefix="longsight-metrics-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    for left_over in folder.glob("*.db"):
+        left_over.unlink()
+    os.environ[METRICS_FOLDER] = str(folder)
+    try:
+        yield
+    finally:
+        if not given:
+            del os.environ[METRICS_FOLDER]
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def supervise(settings: Settings, listener: socket.socket) -> None:
+    """Run the workers until SIGTERM or Ctrl-C, then wait until all have drained.
+
+    Raises:
+        LongsightError: a worker could not start; the others were ended.
+
+    """
+    supervisor = _Supervisor(settings, listener)
+    previous = {
+        number: signal.signal(number, supervisor.on_signal) for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        supervisor.run()
+    finally:
+        supervisor.kill()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@dataclass(slots=True)
+class _Child:
+    process: subprocess.Popen[bytes]
+    status: int
+    ready: bool = False
+    failure: dict[str, Any] | None = None
+
+
+class _Supervisor:
+    def __init__(self, settings: Settings, listener: socket.socket) -> None:
+        self._settings = settings
+        self._listener = listener
+        self._children: list[_Child] = []
+        self._signals: list[int] = []
+        self._ending = False
+        self._all_were_ready = False
+        self._pause_s = RESTART_S[0]
+        self._missing_until_s = 0.0
+
+    def on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self._signals.append(number)
+
+    def run(self) -> None:
+        wanted = self._settings.server.workers
+        self._children = [self._spawn() for _ in range(wanted)]
+        while self._children:
+            self._forward_signals()
+            for child in list(self._children):
+                _read_status(child)
+                if child.process.poll() is not None:
+                    self._bury(child)
+            if (
+                not self._ending
+                and len(self._children) < wanted
+                and time.monotonic() >= self._missing_until_s
+            ):
+                self._children.append(self._spawn())
+            if not self._all_were_ready and all(child.ready for child in self._children):
+                self._all_were_ready = True
+                logger.info("all %d workers are ready", wanted)
+            time.sleep(POLL_S)
+
+    def kill(self) -> None:
+        """End what still runs; only after an error."""
+        for child in self._children:
+            child.process.terminate()
+        for child in self._children:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.process.wait(self._settings.server.drain_timeout_s)
+            child.process.kill()
+            child.process.wait()
+
+    def _spawn(self) -> _Child:
+        reading, writing = os.pipe()
+        command = [sys.executable, "-m", "service.wiring.child", str(self._listener.fileno()), str(writing)]
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            pass_fds=(self._listener.fileno(), writing),
+            start_new_session=True,  # Ctrl-C reaches us alone, and we pass it on
+        )
+        os.close(writing)
+        os.set_blocking(reading, False)
+        assert process.stdin is not None, "asked for a pipe"
+        process.stdin.write(self._settings.model_dump_json().encode() + b"\n")
+        process.stdin.flush()
+        return _Child(process, reading)
+
+    def _forward_signals(self) -> None:
+        while self._signals:
+            number = self._signals.pop(0)
+            self._ending = True
+            for child in self._children:
+                child.process.send_signal(number)
+
+    def _bury(self, child: _Child) -> None:
+        self._children.remove(child)
+        _read_status(child)
+        os.close(child.status)
+        if child.process.stdin is not None:
+            child.process.stdin.close()
+        _forget_live_metrics(child.process.pid)
+        if self._ending:
+            return
+        if child.ready:
+            self._pause_s = RESTART_S[0]
+        elif not self._all_were_ready:
+            raise _failure(child)
+        logger.error(
+            "worker %d ended with %d and is replaced in %g s",
+            child.process.pid,
+            child.process.returncode,
+            self._pause_s,
+        )
+        self._missing_until_s = time.monotonic() + self._pause_s
+        self._pause_s = min(2 * self._pause_s, RESTART_S[1])
+
+
+def _read_status(child: _Child) -> None:
+    with contextlib.suppress(BlockingIOError):
+        for line in os.read(child.status, 65_536).splitlines():
+            content = json.loads(line)
+            if content.get("ready"):
+                child.ready = True
+            else:
+                child.failure = content
+
+
+def _failure(child: _Child) -> LongsightError:
+    """Return the error a worker reported, in its own words."""
+    if child.failure is None:
+        return StartError(f"a worker ended with {child.process.returncode} before it was ready")
+    kind = InputError if child.failure["code"] == InputError.exit_code else StartError
+    return kind(child.failure["error"])
+
+
+def _forget_live_metrics(pid: int) -> None:
+    """Remove the gauges of a dead worker, which would be added to those of the living."""
+    for file in Path(os.environ[METRICS_FOLDER]).glob(f"gauge_live*_{pid}.db"):
+        file.unlink(missing_ok=True)

@@ -1,0 +1,206 @@
+"""One process that answers requests: it listens, becomes ready, serves, drains, ends.
+
+The socket answers from the first moment: probes see a living process that is not ready and says why. Signals: the
+first SIGTERM makes it not ready, and after `drain_delay_s` it stops listening and finishes what runs; Ctrl-C, or a
+second signal, leaves the delay out.
+"""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import math
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from typing import Final
+
+import uvicorn
+import uvloop
+from prometheus_client import CollectorRegistry
+
+from service.api.app import build_app
+from service.api.state import ServiceState
+from service.metrics import Metrics
+from service.settings import Settings
+from service.wiring.assembly import CLOCK, Parts, build, threads_of, verify, warm
+from service.wiring.sockets import url_of
+
+GC_THRESHOLDS: Final = (50_000, 50, 1000)
+STORE_POLL_S: Final = 5.0
+
+logger = logging.getLogger(__name__)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handling, which ends the process by the signal instead of with exit code 0."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Worker:
+    """Serves one bundle on one socket.
+
+    Args:
+        settings: with the bundle's path, and the URL of a store that someone else keeps.
+        listener: listens already.
+        on_ready: called once, when the first request may come.
+
+    """
+
+    def __init__(
+        self, settings: Settings, listener: socket.socket, *, on_ready: Callable[[], None] | None = None
+    ) -> None:
+        self._settings = settings
+        self._listener = listener
+        self._on_ready = on_ready
+        self._state = ServiceState()
+        self._metrics = Metrics(CollectorRegistry())
+        self._server = _Server(self._uvicorn_config())
+        self._parts: Parts | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def run(self) -> None:
+        """Serve until told to end; returns after the last answer.
+
+        Raises:
+            contract.errors.LongsightError: it could not start.
+
+        """
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(self._run())
+
+    def end_soon(self) -> None:
+        """Drain without delay; may be called from another thread."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._drain, 0.0)
+
+    async def _run(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_signal_handler(signal.SIGTERM, self._drain, self._settings.server.drain_delay_s)
+        self._loop.add_signal_handler(signal.SIGINT, self._drain, 0.0)
+        starting = asyncio.create_task(self._start())
+        starting.add_done_callback(self._on_started)
+        try:
+            await self._server.serve(sockets=[self._listener])
+            if starting.done():
+                starting.result()
+        finally:
+            starting.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await starting
+            await self._close()
+        logger.info("stopped")
+
+    # ---------------------------------------------------------------- starting
+
+    async def _start(self) -> None:
+        """Become ready."""
+        settings, state = self._settings, self._state
+        began_s = CLOCK()
+        verified = await asyncio.to_thread(verify, settings)
+        state.reason = "starting: the model is being warmed up"
+        parts = self._parts = build(verified, settings, self._metrics)
+        parts.store.start()
+        parts.catalogue.start()
+        parts.engine.start()
+        await warm(parts.engine, verified, settings)
+        state.store = lambda: parts.store.state
+        state.served = parts.served
+        state.reason = "starting: waiting for the store"
+        await self._wait_for_store(parts)
+        _settle_garbage_collector()
+        state.reason = ""
+        logger.info(
+            "ready after %.1f s: %s %s at %s, device %s, %d run(s) at a time, store %s",
+            CLOCK() - began_s,
+            parts.served.name,
+            parts.served.version,
+            url_of(self._listener),
+            settings.runtime.device,
+            threads_of(settings),
+            _store_words(parts),
+        )
+        if self._on_ready is not None:
+            self._on_ready()
+
+    async def _wait_for_store(self, parts: Parts) -> None:
+        """Wait for the store and the catalogue; for ever only if a store is required."""
+        settings = self._settings.redis
+        until_s = CLOCK() + settings.wait_s
+        store = await parts.store.wait(settings.wait_s)
+        while settings.require_store and not store.seen:
+            store = await parts.store.wait(STORE_POLL_S)
+        if store.ready:
+            await parts.catalogue.wait(max(0.0, until_s - CLOCK()))
+
+    def _on_started(self, starting: asyncio.Task[None]) -> None:
+        if not starting.cancelled() and starting.exception() is not None:
+            self._server.should_exit = True
+
+    def _uvicorn_config(self) -> uvicorn.Config:
+        settings = self._settings
+        app = build_app(
+            self._state,
+            self._metrics,
+            version=_version(),
+            max_body_bytes=settings.server.max_body_bytes,
+            default_deadline_ms=settings.batching.deadline_ms,
+            clock=CLOCK,
+        )
+        return uvicorn.Config(
+            app,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=settings.server.keep_alive_s,
+            timeout_graceful_shutdown=math.ceil(settings.server.drain_timeout_s),
+        )
+
+    # ---------------------------------------------------------------- ending
+
+    def _drain(self, delay_s: float) -> None:
+        if self._state.draining or self._state.reason:
+            delay_s = 0.0  # told twice, or nobody was sent here yet
+        self._state.draining = True
+        logger.info("draining: not ready any more, %s", f"closing in {delay_s:g} s" if delay_s else "closing")
+        asyncio.get_running_loop().call_later(delay_s, self._stop_listening)
+
+    def _stop_listening(self) -> None:
+        self._server.should_exit = True
+
+    async def _close(self) -> None:
+        if self._parts is not None:
+            self._parts.engine.close()
+            await self._parts.catalogue.close()
+            await self._parts.store.close()
+
+
+def _settle_garbage_collector() -> None:
+    """Never look at start-up's objects again, and seldom at the rest: full collections stop every request."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+
+
+def _store_words(parts: Parts) -> str:
+    state = parts.store.state
+    if state.problem:
+        return f"unusable: {state.problem}"
+    if not state.up:
+        return f"down, answers will be degraded: {state.error}"
+    return f"up, {len(parts.catalogue)} ads"
+
+
+def _version() -> str:
+    try:
+        return metadata.version("longsight")
+    except metadata.PackageNotFoundError:
+        return "0"
