@@ -27,6 +27,16 @@ FOLDER: Final = "golden"
 FILES: Final = ("requests.jsonl", "history.npy", "offsets.npy", "tensors.npz", "scores.npy")
 FLOAT_CLOSENESS: Final = 1e-6  # relative; integers must be equal
 
+_UNREADABLE: Final = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    zipfile.BadZipFile,
+)
 Scorer: TypeAlias = Callable[[Tensors], NDArray[np.float32]]  # tensors of one request -> logit_UN
 
 
@@ -70,10 +80,9 @@ def read_golden(folder: Path, schema: Schema) -> list[GoldenRequest]:
     """
     try:
         return _read(folder, schema)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise BundleError(
-            f"{folder}: golden requests not readable ({error}); export the bundle again"
-        ) from error
+    except _UNREADABLE as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BundleError(f"{folder}: golden requests not readable ({reason}); export again") from error
 
 
 def check_encoding(encoder: Encoder, requests: Iterable[GoldenRequest], *, history_lag_s: int) -> None:
@@ -141,7 +150,8 @@ def _read(folder: Path, schema: Schema) -> list[GoldenRequest]:
         raise ValueError(f"{len(lines)} requests and {len(offsets) - 1} histories")
     requests: list[GoldenRequest] = []
     first = 0
-    with np.load(folder / "tensors.npz", allow_pickle=False) as archive:
+    # opened here, since numpy forgets to close a file that it finds damaged
+    with (folder / "tensors.npz").open("rb") as file, np.load(file, allow_pickle=False) as archive:
         by_request = _by_request(archive, len(lines))
     for index, line in enumerate(lines):
         data = json.loads(line)
