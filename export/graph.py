@@ -7,7 +7,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Final, cast
 
@@ -97,7 +97,7 @@ def write_graph(served: ServedModel, schema: Schema, folder: Path) -> None:
     _strip(program)
     with _quiet():
         program.save(folder / GRAPH, external_data=True)
-    _check(folder / GRAPH, specs)
+    _check(folder / GRAPH, specs, open_dims=dims.keys())
 
 
 def _strip(program: ONNXProgram) -> None:
@@ -117,24 +117,23 @@ def _strip(program: ONNXProgram) -> None:
         value.doc_string = None
 
 
-def _check(path: Path, specs: tuple[TensorSpec, ...]) -> None:
-    """Hold the graph to what a bundle promises of it."""
+def _check(path: Path, specs: tuple[TensorSpec, ...], *, open_dims: Container[str]) -> None:
+    """Hold the graph to what a bundle promises of it; dimensions outside `open_dims` are fixed to 1."""
     onnx.checker.check_model(path)
-    model = onnx.load(path, load_external_data=False)
-    names = tuple(value.name for value in model.graph.input)
+    graph = onnx.load(path, load_external_data=False).graph
+    names = tuple(value.name for value in graph.input)
     if names != tuple(spec.name for spec in specs):
         raise LongsightError(f"the graph takes {', '.join(names)}: the model does not use all its inputs")
-    for node in model.graph.node:
+    for node in graph.node:
         if node.domain not in {"", "ai.onnx"} or node.op_type.startswith(_RANDOM):
             raise LongsightError(
                 f"the graph holds {node.domain or 'ai.onnx'}.{node.op_type}, which no bundle may"
             )
-    for value, spec in zip([*model.graph.input, *model.graph.output], [*specs, *OUTPUTS], strict=True):
+    for value, spec in zip([*graph.input, *graph.output], [*specs, *OUTPUTS], strict=True):
         shape = tuple(d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim)
-        if any(isinstance(d, int) and d != 1 for d in shape) or len(shape) != len(spec.shape):
-            raise LongsightError(
-                f"the graph fixes the shape of {spec.name} to {shape}, expected {spec.shape}"
-            )
+        expected = tuple(d if d in open_dims else 1 for d in map(str, spec.shape))
+        if shape != expected:
+            raise LongsightError(f"the graph fixes the shape of {spec.name} to {shape}, expected {expected}")
 
 
 @contextlib.contextmanager

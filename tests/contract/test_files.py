@@ -132,6 +132,13 @@ def test_a_killed_writer_leaves_nothing_under_the_name_and_the_next_one_cleans_u
     assert names(tmp_path) == ["out"]
 
 
+def test_a_killed_writer_leaves_the_older_folder_as_it_was(tmp_path: Path) -> None:
+    fill(tmp_path / "out", "one")
+    with killed_writer(tmp_path / "out") as process:
+        process.send_signal(signal.SIGKILL)
+    assert (tmp_path / "out" / "deep" / "text").read_text() == "one"
+
+
 def test_the_folder_of_a_living_writer_is_not_taken_for_abandoned(tmp_path: Path) -> None:
     with killed_writer(tmp_path / "out") as process:
         fill(tmp_path / "out", "one")
