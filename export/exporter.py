@@ -18,7 +18,7 @@ from contract.golden import FOLDER, GoldenRequest, write_golden
 from contract.manifest import MANIFEST, Calibration, FittedTransform, Manifest, ModelSpec
 from export.golden_requests import golden_requests
 from export.graph import OUTPUTS, ServedModel, graph_inputs, write_graph
-from export.parity import FP32_TOLERANCE, Parity, check_parity, torch_logits
+from export.parity import FP32_TOLERANCE, check_parity, torch_logits
 from export.verify import Session
 from training.run import Run
 
@@ -58,21 +58,36 @@ def export(
         raise InputError(f"--precision {precision}: not available; available now: {', '.join(PRECISIONS)}")
     report(0, _STEPS, "opening the run")
     opened = Run.load(run)
-    served = ServedModel(opened.model, opened.calibration)
     with atomic_folder(bundle, marker=MANIFEST) as folder:
-        report(1, _STEPS, "golden requests")
-        golden = _golden(opened, served)
-        write_golden(folder / FOLDER, golden)
-        _write_vocabularies(opened, folder / VOCABULARIES)
-        report(2, _STEPS, "tracing the graph")
-        write_graph(served, opened.schema, folder)
-        report(3, _STEPS, "comparing with torch")
-        parity = check_parity(Session(folder / GRAPH), golden, tolerance=FP32_TOLERANCE)
-        report(4, _STEPS, "checksums")
-        manifest = _manifest(opened, served, folder, now or datetime.now(UTC)).write(folder)
-        verify_encoding(Bundle.open(folder))
+        summary = _fill(folder, opened, report, now or datetime.now(UTC))
     report(_STEPS, _STEPS, "done")
-    return _summary(bundle, manifest, golden, parity) | {"seconds": time.perf_counter() - started}
+    return {"bundle": str(bundle), **summary, "seconds": time.perf_counter() - started}
+
+
+def _fill(folder: Path, run: Run, report: Progress, now: datetime) -> dict[str, Any]:
+    """Write and prove a bundle in an empty folder."""
+    served = ServedModel(run.model, run.calibration)
+    report(1, _STEPS, "golden requests")
+    golden = _golden(run, served)
+    write_golden(folder / FOLDER, golden)
+    _write_vocabularies(run, folder / VOCABULARIES)
+    report(2, _STEPS, "tracing the graph")
+    write_graph(served, run.schema, folder)
+    report(3, _STEPS, "comparing with torch")
+    parity = check_parity(Session(folder / GRAPH), golden, tolerance=FP32_TOLERANCE)
+    report(4, _STEPS, "checksums")
+    manifest = _manifest(run, served, folder, now).write(folder)
+    verify_encoding(Bundle.open(folder))
+    return {
+        "name": manifest.name,
+        "version": manifest.version,
+        "precision": manifest.precision,
+        "golden_requests": len(golden),
+        "torch_difference": parity.alone,
+        "batch_difference": parity.together,
+        "tolerance": manifest.tolerance,
+        "bytes": sum((folder / file).stat().st_size for file in (*manifest.files, MANIFEST)),
+    }
 
 
 def _golden(run: Run, served: ServedModel) -> list[GoldenRequest]:
@@ -129,18 +144,3 @@ def _content_hash(run: Run, files: dict[str, str]) -> str:
 
 def _versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in _PACKAGES}
-
-
-def _summary(bundle: Path, manifest: Manifest, golden: list[GoldenRequest], parity: Parity) -> dict[str, Any]:
-    sizes = [(bundle / file).stat().st_size for file in (*manifest.files, MANIFEST)]
-    return {
-        "bundle": str(bundle),
-        "name": manifest.name,
-        "version": manifest.version,
-        "precision": manifest.precision,
-        "golden_requests": len(golden),
-        "torch_difference": parity.alone,
-        "batch_difference": parity.together,
-        "tolerance": manifest.tolerance,
-        "bytes": sum(sizes),
-    }
