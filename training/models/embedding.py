@@ -1,13 +1,16 @@
 """The shared embedding of ads and behaviours, and the small embeddings around it.
 
-One table per vocabulary. The matched (ad, behaviour) pairs fill a vector of width D together, so an ad and a
-behaviour that agree in a field agree in that slice of the vector. Row 0 of every table is zero and stays zero.
+One table per vocabulary. An ad vector is the sum of its matched fields' rows, a behaviour vector the sum of
+the same tables' rows, so an ad and a behaviour that agree in a field agree in that summand. (Concatenated
+slices of D / fields columns each gave TIN a test GAUC of .683 on the demo task where the sum gives .767:
+few columns can't tell 28,000 products apart.) Row 0 of every table is zero and stays zero.
 
 U requests, N candidate ads, L behaviours, D width of an ad or behaviour vector, R and C widths of what is
 known per request and per candidate, w width of one table.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -15,45 +18,28 @@ from torch import Tensor, nn
 from contract.errors import InputError
 from training.models.features import FeatureSpec, FieldSpec
 
-SMALL_WIDTH = 8
-INIT_STD = 0.05
+SMALL_WIDTH: Final = 8
+INIT_STD: Final = 0.15
+"""Of table rows: at .05 attention starts too flat to learn from, at .6 too sharp to change (TIN, demo task)."""
 
 
 def table_widths(features: FeatureSpec, embedding_width: int) -> dict[str, int]:
-    """Return the width of every vocabulary's table: the pairs share D as evenly as they can.
-
-    A vocabulary of no pair has `SMALL_WIDTH`, or D where only behaviours use it.
+    """Return the width of every vocabulary's table: D if a pair or behaviours alone use it, else SMALL_WIDTH.
 
     Raises:
-        InputError: no pair, or no split of D gives fields of one vocabulary the same width.
+        InputError: no ad field matches a behaviour field.
 
     """
-    uses: dict[str, int] = {}
-    for ad, _ in features.pairs:
-        uses[str(ad.vocabulary)] = uses.get(str(ad.vocabulary), 0) + 1
-    count = sum(uses.values())
-    if not count:
+    if not features.pairs:
         raise InputError("no categorical ad field matches a behavior field; give one `matches` in the schema")
-    if embedding_width < count:
-        raise InputError(
-            f"embedding_width {embedding_width} is less than the {count} matched fields; use {count}"
-        )
-    widths = dict.fromkeys(uses, embedding_width // count)
-    rest = embedding_width % count
-    for name in sorted(uses, key=lambda name: -uses[name]):  # stable: first fields first
-        if uses[name] <= rest:
-            widths[name] += 1
-            rest -= uses[name]
-    if rest:
-        raise InputError(
-            f"embedding_width {embedding_width} can't be split over {count} matched fields of shared vocabularies; "
-            f"use {embedding_width - rest}"
-        )
-    elsewhere = {str(field.vocabulary) for field in (*features.ad, *features.user, *features.context)}
-    for field in (*features.behavior, *features.ad, *features.user, *features.context):
-        if field.vocabulary is not None and field.vocabulary not in widths:
-            widths[field.vocabulary] = SMALL_WIDTH if field.vocabulary in elsewhere else embedding_width
-    return widths
+    paired = {field.vocabulary for field, _ in features.pairs}
+    others = {field.vocabulary for field in (*features.ad, *features.user, *features.context)}
+    every = (*features.behavior, *features.ad, *features.user, *features.context)
+    return {
+        field.vocabulary: SMALL_WIDTH if field.vocabulary in others - paired else embedding_width
+        for field in every
+        if field.vocabulary is not None
+    }
 
 
 def padded_table(rows: int, width: int) -> nn.Embedding:
@@ -108,9 +94,7 @@ class FeatureEmbedding(nn.Module):
 
     def history(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return `k_ULD`, the behaviour vectors; a padded position is zero if all its inputs are."""
-        k_ULD = self._concatenate(
-            [self._rows(b, inputs[f"history_{b.name}"]) for _, b in self.features.pairs]
-        )
+        k_ULD = _sum([self._rows(b, inputs[f"history_{b.name}"]) for _, b in self.features.pairs])
         for field in self.features.unmatched_behavior:
             k_ULD = k_ULD + self._added(field, inputs[f"history_{field.name}"])
         if self.action is not None:
@@ -119,7 +103,7 @@ class FeatureEmbedding(nn.Module):
 
     def ads(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return `q_UND`, the ad vectors."""
-        return self._concatenate([self._rows(ad, inputs[f"ad_{ad.name}"]) for ad, _ in self.features.pairs])
+        return _sum([self._rows(ad, inputs[f"ad_{ad.name}"]) for ad, _ in self.features.pairs])
 
     def candidate(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
         """Return what else is known per candidate, as parts `[U, N, w]` of total width `candidate_width`."""
@@ -152,7 +136,8 @@ class FeatureEmbedding(nn.Module):
     def _added(self, field: FieldSpec, values: Tensor) -> Tensor:
         """Return the `[U, L, D]` that an unmatched behaviour field adds to the behaviour vector."""
         if field.kind == "numeric":
-            return values.unsqueeze(-1) * self.slope[f"b_{field.name}"]
+            added: Tensor = values.unsqueeze(-1) * self.slope[f"b_{field.name}"]
+            return added
         vectors = self._rows(field, values)
         if self._is_projected(field):
             projected: Tensor = self.project[f"b_{field.name}"](vectors)
@@ -160,13 +145,15 @@ class FeatureEmbedding(nn.Module):
         return vectors
 
     def _is_projected(self, field: FieldSpec) -> bool:
-        """Tell whether the field's table also serves ads, users or context, and so has a space of its own."""
-        others = (*self.features.ad, *self.features.user, *self.features.context)
-        return any(other.vocabulary == field.vocabulary for other in others)
+        """Tell whether the field shares a small table with users, context or unmatched ad fields."""
+        return field.vocabulary is not None and self.table_widths[field.vocabulary] != self.width
 
     def _width_of(self, fields: Sequence[FieldSpec]) -> int:
         return sum(1 if f.kind == "numeric" else self.table_widths[str(f.vocabulary)] for f in fields)
 
-    @staticmethod
-    def _concatenate(parts: list[Tensor]) -> Tensor:
-        return torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
+
+def _sum(parts: Sequence[Tensor]) -> Tensor:
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
