@@ -158,7 +158,7 @@ class HistoryStore:
             slow.cancel()
         self._breaker.succeeded()
         self._retry_s = RETRY_S[0]
-        self._publish(up=True, seen=True, breaker_open=False, error="")
+        self._publish(breaker_open=False, error="")
 
     async def _serve(self) -> None:
         """Work until the connection is lost in a round trip; then another one is tried at once."""
@@ -199,7 +199,12 @@ class HistoryStore:
         number = self.layout.number if self.layout else None
         shut = self._breaker.state == "closed"
         self._publish(
-            layout=number, problem=problem, breaker_open=not shut, error="" if shut else self.state.error
+            seen=True,
+            up=True,
+            layout=number,
+            problem=problem,
+            breaker_open=not shut,
+            error="" if shut else self.state.error,
         )
 
     async def _read_some(self) -> None:
@@ -266,11 +271,10 @@ class HistoryStore:
     def _down(self, error: str) -> None:
         """There is no connection: what waits or is asked now is answered at once."""
         self._breaker.trip()
-        self._publish(up=False)
-        self._refuse(error)
+        self._refuse(error, up=False)
 
-    def _refuse(self, error: str) -> None:
-        self._publish(breaker_open=True, error=error)
+    def _refuse(self, error: str, *, up: bool = True) -> None:
+        self._publish(up=up, breaker_open=True, error=error)
         while self._waiting:
             self._waiting.popleft().fail("unavailable", error)
 
