@@ -4,12 +4,12 @@
 |---|---|---|
 | `ls:<layout>:{<user key>}:h` | string | packed behaviour records, oldest first |
 | `ls:<layout>:{<user key>}:p` | hash | profile as texts: `user_id` and the schema's user fields |
-| `ls:<layout>:ads:<00..ff>` | hash | ad key (hex) -> msgpack of raw features; the shard is the key's top byte |
-| `ls:ads:changes` | stream, capped | field `ads`: changed ad keys (hex, space between) or `*` = everything |
+| `ls:<layout>:ads:<00..ff>` | hash | ad key (hex) -> msgpack of raw features; shard = the key's top byte |
+| `ls:ads:changes` | stream, capped | field `ads`: changed ad keys (hex, space between), or `*` = all |
 | `ls:meta` | hash | layout number -> JSON of `describe` |
 
-A layout is a way to read history bytes. Two schemas share one when their behaviour fields (names, kinds, order) and
-actions are equal, whatever else they differ in; so retraining keeps a store, and two bundles can be served from one.
+A layout is a way to read history bytes. Two schemas share one when their behaviour fields (names, kinds, order)
+and actions are equal, whatever else differs: retraining keeps a store, and one store can serve many bundles.
 """
 
 import json
@@ -20,6 +20,7 @@ from typing import Any, Final, Self
 import msgpack
 import numpy as np
 
+from contract.errors import LongsightError
 from contract.keys import key_hex
 from contract.records import record_dtype
 from contract.schema import RawValue, Schema
@@ -32,6 +33,10 @@ CHANGES_KEPT: Final = 10_000  # entries of the changes stream; a follower furthe
 AD_SHARDS: Final = 256
 EXTRA_RECORDS: Final = 64  # read beyond L, so that a request slightly in the past needs no second read
 DEFAULT_MAX_STORED: Final = 10_000  # events kept per user, where L is not known
+
+
+class StoreError(LongsightError):
+    """The store can't be reached, refuses, or holds what does not belong there; the message says which."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ class Layout:
 
 
 def describe(schema: Schema) -> dict[str, Any]:
-    """Return what decides how history bytes are read: `struct` (as in Python's struct module), fields, actions."""
+    """Return what decides how history bytes are read; `struct` is spelt as in Python's struct module."""
     dtype = record_dtype(schema)
     codes = {"<u8": "Q", "<f4": "f", "<u4": "I", "|u1": "B"}
     parts = [dtype[name] for name in dtype.names or ()]
@@ -94,8 +99,8 @@ def foreign(meta: Mapping[bytes, bytes], schema: Schema) -> str:
     except (ValueError, AttributeError, IndexError):
         detail = f"its description is not readable: {meta[number][:80]!r}"
     return (
-        f"the store holds {len(meta)} layout(s), none of them this bundle's; layout {number.decode(errors='replace')}: "
-        f"{detail}; load a log of the bundle's schema into this store, or serve another"
+        f"the store holds {len(meta)} layout(s), none of them this bundle's; layout "
+        f"{number.decode(errors='replace')}: {detail}; load a log of the bundle's schema, or name another store"
     )
 
 
@@ -109,15 +114,15 @@ def unpack_ad(stored: bytes) -> dict[str, RawValue]:
     """Return an ad's raw features.
 
     Raises:
-        ValueError: the bytes are not a packed ad.
+        StoreError: the bytes are not a packed ad.
 
     """
     try:
         features = msgpack.unpackb(stored)
     except (ValueError, msgpack.UnpackException) as error:
-        raise ValueError(f"not msgpack: {error}") from error
+        raise StoreError(f"an ad in the store is not msgpack: {error}") from error
     if not isinstance(features, dict):
-        raise ValueError(f"a packed ad is a map, not {type(features).__name__}")
+        raise StoreError(f"an ad in the store is a {type(features).__name__}, not a map of features")
     return features
 
 
