@@ -151,15 +151,13 @@ class Encoder:
             length = max(1, int((ends - starts).max(initial=1)))
         index_UL = ends[:, None] + np.arange(-length, 0)
         mask_UL = index_UL >= starts[:, None]
-        dense = bool(mask_UL.all())
-        if not dense:
-            index_UL[~mask_UL] = 0
-        tensors: Tensors = {}
-        for field in self.schema.behavior:
-            tensors[f"history_{field.name}"] = _gather(
-                columns[field.name], index_UL, None if dense else mask_UL
-            )
-        tensors["history_action"] = _gather(columns["action"], index_UL, None if dense else mask_UL)
+        padding_UL = None if mask_UL.all() else ~mask_UL
+        if padding_UL is not None:
+            index_UL[padding_UL] = 0
+        tensors = {
+            f"history_{name}": _gather(columns[name], index_UL, padding_UL)
+            for name in (*(field.name for field in self.schema.behavior), "action")
+        }
         age_UL = times[:, None] - _gather(columns["timestamp"], index_UL, None)
         tensors["history_age"] = np.where(mask_UL, age_buckets(age_UL), 0)
         tensors["history_mask"] = mask_UL
@@ -260,9 +258,9 @@ def _number(place: str, value: RawValue) -> float:
     return number
 
 
-def _gather(column: Array, index: NDArray[np.int64], mask: NDArray[np.bool_] | None) -> Array:
-    """Return `column[index]`, zero where `mask` is false."""
+def _gather(column: Array, index: NDArray[np.int64], padding: NDArray[np.bool_] | None) -> Array:
+    """Return `column[index]`, zero where there is `padding`."""
     values: Array = column.take(index)
-    if mask is not None:
-        values[~mask] = 0
+    if padding is not None:
+        values[padding] = 0
     return values

@@ -57,4 +57,3 @@ class _TrainingValues:
         source = self._dataset.column(group, name)
         picked: Array = source[{"ad": self._ads, "user": self._users, "context": self._rows}[group]]
         return picked
-

@@ -122,8 +122,9 @@ class _People:
 
 def _split(source: Log, validation_from: int | None, test_from: int | None) -> Split:
     known = source.schema.split
-    first = validation_from if validation_from is not None else known and known.validation_from
-    second = test_from if test_from is not None else known and known.test_from
+    first, second = (known.validation_from, known.test_from) if known else (None, None)
+    first = first if validation_from is None else validation_from
+    second = second if test_from is None else test_from
     if first is None or second is None:
         raise DatasetError(
             f"{source.path / 'schema.toml'}: no [split]; add one or give --validation-from and --test-from"

@@ -8,7 +8,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from contract.errors import InputError
-from training.models import MODEL_NAMES, default_config
+from training.models import MODEL_NAMES, default_config, resolve_config
 
 DEFAULT_HISTORY_LENGTH: Final[dict[str, int]] = {"tin": 1000, "mean_pool": 1000, "din": 200, "popularity": 1}
 
@@ -50,8 +50,6 @@ def resolve_settings(
         raise InputError(f"--model {model}: no such model; there are {', '.join(MODEL_NAMES)}")
     configuration = dict(default_config(model))
     training: dict[str, Any] = {"history_length": DEFAULT_HISTORY_LENGTH[model]}
-    if model in _TRAINING_DEFAULTS:
-        training |= _TRAINING_DEFAULTS[model]
     elsewhere = {key for name in MODEL_NAMES for key in default_config(name)}
     for source, values in (
         ("schema.toml [train]", schema),
@@ -60,20 +58,17 @@ def resolve_settings(
     ):
         for key, value in values.items():
             if key in configuration:
-                configuration[key] = _same_type(source, key, value, configuration[key])
+                configuration[key] = value
             elif key in TrainSettings.model_fields:
                 training[key] = value
             elif source.startswith("--set") or key not in elsewhere:
                 known = ", ".join(sorted({*configuration, *TrainSettings.model_fields}))
                 raise InputError(f"{source}: {model} has no setting {key!r}; it has {known}")
     try:
-        return TrainSettings(**training), configuration
+        return TrainSettings(**training), resolve_config(model, configuration)
     except ValidationError as error:
         first = error.errors()[0]
         raise InputError(f"setting {first['loc'][0]}: {first['msg']}, got {first['input']!r}") from error
-
-
-_TRAINING_DEFAULTS: Final[dict[str, dict[str, Any]]] = {}
 
 
 def _read_config(path: Path | None) -> dict[str, Any]:
@@ -83,24 +78,3 @@ def _read_config(path: Path | None) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not readable as TOML: {error}") from error
-
-
-def _same_type(source: str, key: str, value: object, default: object) -> object:
-    """Refuse a value of another type than the default's; whole numbers pass as floats."""
-    if isinstance(default, bool) or isinstance(value, bool):
-        fits = isinstance(default, bool) and isinstance(value, bool)
-    elif isinstance(default, float):
-        fits = isinstance(value, int | float)
-    elif default is None:
-        fits = True
-    elif isinstance(default, list | tuple):
-        fits = isinstance(value, list | tuple | int)
-    else:
-        fits = isinstance(value, type(default))
-    if not fits:
-        raise InputError(f"{source}: {key} = {value!r} must be like {default!r}")
-    if isinstance(default, float) and isinstance(value, int):
-        return float(value)
-    if isinstance(default, list | tuple):
-        return (value,) if isinstance(value, int) else tuple(value)  # type: ignore[arg-type]
-    return value

@@ -22,6 +22,7 @@ from training.calibration import Calibration, fit_calibration
 from training.dataset import Dataset
 from training.fitting import fit_encoder
 from training.models import CtrModel, build_model
+from training.models.popularity import Popularity
 from training.provenance import provenance
 from training.run import FORMAT, MARKER, feature_spec, write_encoder
 from training.scoring import Progress, inputs_of, row_weights, score_requests, split_metrics
@@ -145,7 +146,7 @@ class _Trainer:
 
     def fit(self, write: Write) -> None:
         """Train until the last epoch, until validation GAUC stops rising, or until the loss is not a number."""
-        if self.model.learns_from_counts:
+        if isinstance(self.model, Popularity):
             self._count(self.model)
             self._finish_epoch(0, math.nan, time.perf_counter(), write)
             return
@@ -164,7 +165,7 @@ class _Trainer:
                 self.stopped = f"validation GAUC did not rise for {self.settings.patience} epoch(s)"
                 return
 
-    def _count(self, model: CtrModel) -> None:
+    def _count(self, model: Popularity) -> None:
         """Fit a model that only counts clicks."""
         rows = self.dataset.rows_of(self._chosen)
         ad_rows = self.source.ad_rows(model.inputs[0], rows)
@@ -172,12 +173,17 @@ class _Trainer:
         model.fit_counts(ad_rows, clicked, row_weights(self.dataset, rows))
 
     def _optimizer(self) -> torch.optim.Optimizer:
-        tables = [p for n, p in self.model.named_parameters() if "table" in n or "embedding" in n]
-        ids = {id(p) for p in tables}
-        dense = [p for p in self.model.parameters() if id(p) not in ids]
-        groups = [{"params": tables}, {"params": dense, "weight_decay": self.settings.weight_decay}]
-        groups = [group for group in groups if group["params"]]
-        return torch.optim.AdamW(groups, lr=self.settings.learning_rate, weight_decay=0.0, fused=True)
+        """Return Adam with decoupled decay of everything but the tables."""
+        named = list(self.model.named_parameters())
+        tables = [parameter for name, parameter in named if "table" in name]
+        dense = [parameter for name, parameter in named if "table" not in name]
+        groups: list[dict[str, Any]] = [{"params": tables, "weight_decay": 0.0}, {"params": dense}]
+        return torch.optim.AdamW(
+            [group for group in groups if group["params"]],
+            lr=self.settings.learning_rate,
+            weight_decay=self.settings.weight_decay,
+            fused=True,
+        )
 
     def _epoch(self, epoch: int, optimizer: torch.optim.Optimizer, schedule: LRScheduler) -> float:
         """Run one pass over the training split; returns the mean loss, NaN as soon as one is."""
@@ -188,9 +194,9 @@ class _Trainer:
         total, weight, done, reported = 0.0, 0.0, 0, 0.0
         for batch in _ahead(self.source, order):
             loss, rows = self._step(batch, optimizer)
-            schedule.step()
             if not math.isfinite(loss):
                 return math.nan
+            schedule.step()
             total, weight, done = total + loss * rows, weight + rows, done + len(batch.row)
             if time.perf_counter() - reported > _QUIET:
                 reported = time.perf_counter()
@@ -207,10 +213,10 @@ class _Trainer:
             weight = torch.from_numpy(self._weights[batch.row[batch.valid]]).to(self.device)
         logit = self.model(inputs)[valid_UN]
         loss = functional.binary_cross_entropy_with_logits(logit, clicked, weight)
-        if not math.isfinite(value := float(loss)):
+        if not math.isfinite(value := loss.item()):
             return value, len(logit)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip)
         optimizer.step()
         return value, len(logit)

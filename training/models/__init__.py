@@ -11,7 +11,7 @@ from training.models.mean_pool import MeanPool, MeanPoolConfig
 from training.models.popularity import Popularity, PopularityConfig
 from training.models.tin import Tin, TinConfig
 
-__all__ = ["MODEL_NAMES", "CtrModel", "build_model", "default_config"]
+__all__ = ["MODEL_NAMES", "CtrModel", "build_model", "default_config", "resolve_config"]
 
 _MODELS: Final[dict[str, tuple[Any, Any]]] = {
     "din": (Din, DinConfig),
@@ -45,3 +45,13 @@ def build_model(
 def default_config(name: str) -> dict[str, Any]:
     """Return a model's settings and their defaults."""
     return dataclasses.asdict(_MODELS[name][1]())
+
+
+def resolve_config(name: str, values: Mapping[str, object]) -> dict[str, Any]:
+    """Return a model's full configuration: `values` in the types of their fields, over its defaults.
+
+    Raises:
+        InputError: an unknown setting, or one that does not fit its field.
+
+    """
+    return dataclasses.asdict(read_config(_MODELS[name][1], values))

@@ -1,0 +1,176 @@
+"""A dataset becomes a run, and a run becomes metrics and predictions."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from contract.errors import InputError, LongsightError, RunError
+from tests.support.logs import write_log
+from training.batches import BatchSource, training_order
+from training.dataset import Dataset
+from training.evaluate import evaluate, probability_of
+from training.fitting import fit_encoder
+from training.prepare import prepare
+from training.run import Run
+from training.settings import resolve_settings
+from training.train import train
+
+FAST = {
+    "epochs": 2,
+    "requests_per_batch": 16,
+    "learning_rate": 1e-2,
+    "embedding_width": 8,
+    "history_length": 20,
+}
+
+
+@pytest.fixture(name="log", scope="module")
+def _log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_log(tmp_path_factory.mktemp("log"))
+
+
+@pytest.fixture(name="dataset", scope="module")
+def _dataset(log: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("dataset") / "d"
+    prepare(log, path)
+    return path
+
+
+@pytest.fixture(name="runs", scope="module")
+def _runs(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with one run of each model."""
+    folder = tmp_path_factory.mktemp("runs")
+    for model in ("din", "tin", "mean_pool"):
+        train(dataset, folder / model, model=model, settings={**FAST, "epochs": 6})
+    train(dataset, folder / "popularity", model="popularity")
+    return folder
+
+
+@pytest.mark.parametrize("model", ["din", "tin", "mean_pool"])
+def test_a_model_that_reads_histories_beats_popularity(runs: Path, model: str) -> None:
+    assert evaluate(runs / model)["gauc"] > evaluate(runs / "popularity")["gauc"] + 0.05
+
+
+@pytest.mark.parametrize("model", ["din", "tin", "mean_pool", "popularity"])
+def test_metrics_have_the_names_of_the_contract(runs: Path, model: str) -> None:
+    metrics = evaluate(runs / model, split="validation")
+    for name in ("rows", "requests", "users", "auc", "gauc", "log_loss", "ne", "pcoc", "ece", "by_length"):
+        assert name in metrics
+    assert metrics["pcoc"] == pytest.approx(1.0, abs=0.02)  # calibrated on this very split
+
+
+def test_a_run_keeps_what_is_needed_to_repeat_it(runs: Path, dataset: Path) -> None:
+    run = Run.load(runs / "tin")
+    assert run.provenance["seed"] == 0
+    assert run.provenance["dataset_fingerprint"] == Dataset.open(dataset).fingerprint
+    assert run.record["settings"]["epochs"] == 6
+    lines = [json.loads(line) for line in (runs / "tin" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == list(range(len(lines)))
+
+
+def test_the_same_seed_gives_the_same_weights(dataset: Path, tmp_path: Path) -> None:
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        train(dataset, tmp_path / name, model="tin", settings={**FAST, "epochs": 1}, seed=seed)
+    a, b, c = (Run.load(tmp_path / name).model.state_dict() for name in "abc")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not all(torch.equal(a[name], c[name]) for name in a)
+
+
+def test_predictions_are_the_logs_rows_in_its_order_with_its_types(
+    runs: Path, log: Path, tmp_path: Path
+) -> None:
+    evaluate(runs / "tin", split="test", predictions=tmp_path / "out" / "p.parquet")
+    predictions = pl.read_parquet(tmp_path / "out" / "p.parquet")
+    logged = pl.read_parquet(log / "impressions.parquet").filter(pl.col("timestamp") >= 85_000)
+    columns = ["user_id", "ad_id", "timestamp", "request_id", "clicked"]
+    assert predictions.columns == [*columns, "probability", "logit"]
+    assert predictions.select(columns).equals(logged.select(columns))
+    assert predictions["logit"].dtype == pl.Float32
+    assert predictions["probability"].to_list() == probability_of(predictions["logit"].to_numpy()).tolist()
+
+
+def test_vocabularies_come_from_the_training_period_alone(dataset: Path) -> None:
+    opened = Dataset.open(dataset)
+    encoder = fit_encoder(opened, history_length=10)
+    early = opened.records["kind"][opened.records["timestamp"] < 70_000]
+    shown = opened.column("ad", "kind")[opened.row("ad")[opened.rows_of(opened.requests_of("train"))]]
+    assert encoder.vocabularies["kind"].known.tolist() == sorted({*early.tolist(), *shown.tolist()} - {0})
+
+
+def test_every_training_request_is_in_exactly_one_batch(dataset: Path) -> None:
+    opened = Dataset.open(dataset)
+    source = BatchSource(opened, fit_encoder(opened, history_length=10), ("history_mask", "ad_ad_id"))
+    chosen = opened.requests_of("train")
+    order = training_order(source, chosen, requests=7, generator=np.random.default_rng(0))
+    assert sorted(np.concatenate(order).tolist()) == chosen.tolist()
+
+
+def test_outside_training_a_position_is_its_constant(dataset: Path) -> None:
+    opened = Dataset.open(dataset)
+    source = BatchSource(opened, fit_encoder(opened, history_length=10), ("context_position",))
+    chosen = opened.requests_of("test")[:3]
+    assert set(source.batch(chosen, serving=True).tensors["context_position"].ravel().tolist()) == {1.0}
+    assert len(set(source.batch(chosen, serving=False).tensors["context_position"].ravel().tolist())) > 1
+
+
+def test_a_loss_that_is_no_number_stops_and_leaves_nothing(tmp_path: Path) -> None:
+    log = write_log(tmp_path / "log")
+    impressions = pl.read_parquet(log / "impressions.parquet")
+    impressions.with_columns(position=pl.lit(3e38)).write_parquet(log / "impressions.parquet")
+    prepare(log, tmp_path / "dataset")
+    with pytest.raises(LongsightError, match="not a number"):
+        train(tmp_path / "dataset", tmp_path / "run", model="tin", settings=FAST)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dataset", "log"]
+
+
+def test_a_run_whose_dataset_changed_is_refused(log: Path, tmp_path: Path) -> None:
+    prepare(log, tmp_path / "d")
+    train(tmp_path / "d", tmp_path / "run", model="popularity")
+    prepare(log, tmp_path / "d", history_lag_s=9)
+    with pytest.raises(RunError, match="has changed"):
+        evaluate(tmp_path / "run")
+
+
+def test_a_damaged_or_missing_run_is_named(runs: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no such file"):
+        Run.load(tmp_path)
+    copy = tmp_path / "run"
+    copy.mkdir()
+    (copy / "run.json").write_bytes((runs / "tin" / "run.json").read_bytes())
+    with pytest.raises(RunError, match="damaged"):
+        Run.load(copy)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"histroy_length": 5}, "no setting 'histroy_length'"),
+        ({"epochs": 0}, "epochs"),
+        ({"epochs": "two"}, "epochs"),
+        ({"embedding_width": "wide"}, "embedding_width"),
+        ({"learning_rate": -1.0}, "learning_rate"),
+    ],
+)
+def test_a_wrong_setting_is_named(given: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        resolve_settings("tin", schema={}, config_path=None, given=given)
+
+
+def test_set_wins_over_config_over_schema_over_default(tmp_path: Path) -> None:
+    (tmp_path / "f.toml").write_text("epochs = 4\nhistory_length = 44\n")
+    schema = {"epochs": 3, "history_length": 33, "embedding_width": 24}
+    settings, config = resolve_settings(
+        "tin", schema=schema, config_path=tmp_path / "f.toml", given={"history_length": 55}
+    )
+    assert (settings.history_length, settings.epochs, config["embedding_width"]) == (55, 4, 24)
+
+
+def test_an_unknown_model_or_split_is_named(dataset: Path, runs: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such model; there are din, tin"):
+        train(dataset, tmp_path / "run", model="dien")
+    with pytest.raises(InputError, match="no such split"):
+        evaluate(runs / "tin", split="future")
