@@ -1,7 +1,9 @@
 """Talks to a running service over one kept-alive connection; standard library only."""
 
+import contextlib
 import http.client
 import json
+import socket
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -23,7 +25,7 @@ class RefusedError(LongsightError):
 
 
 class Client:
-    """One connection to one service; not for sharing between threads.
+    """One connection to one service; not for sharing between threads, but `stop` may come from another.
 
     Raises:
         InputError: the URL is not one of HTTP.
@@ -41,11 +43,19 @@ class Client:
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self._connection = kind(parts.hostname, port, timeout=timeout_s)
         self._prefix = parts.path.rstrip("/")
+        self._stopped = False
         self.url = url
 
     def close(self) -> None:
         """Close the connection; it opens again when needed."""
         self._connection.close()
+
+    def stop(self) -> None:
+        """End the exchange in progress, which then raises `ServiceUnreachableError`, and all later ones."""
+        self._stopped = True
+        with contextlib.suppress(OSError, AttributeError):  # not connected, or not any more
+            self._connection.sock.shutdown(socket.SHUT_RDWR)
+            self._connection.sock.close()
 
     def get(self, path: str) -> tuple[int, Any]:
         """Return status and body (parsed if JSON) of one GET."""
@@ -71,17 +81,24 @@ class Client:
             True,
         ):  # a kept-alive connection may have been closed by the other end meanwhile
             try:
+                self._connect()
                 self._connection.request(method, self._prefix + path, body, headers)
                 response = self._connection.getresponse()
                 return response.status, _parsed(response.read())
             except (OSError, http.client.HTTPException) as error:
                 self._connection.close()
-                if last_try:
+                if last_try or self._stopped:
                     raise ServiceUnreachableError(
                         f"{self.url}: no service answers ({str(error) or type(error).__name__}); "
                         "start one: longsight serve BUNDLE"
                     ) from error
         raise AssertionError
+
+    def _connect(self) -> None:
+        if self._connection.sock is None:
+            self._connection.connect()
+        if self._stopped:  # looked up after connecting: `stop` either sees the socket or is seen here
+            raise ConnectionAbortedError("stopped")
 
 
 def _parsed(text: bytes) -> object:

@@ -56,7 +56,7 @@ def read_pairs(log: Path, predictions: Path) -> tuple[pl.DataFrame, Sequence[str
         row = int(stray[0])
         raise PredictionsError(
             f"{predictions}: row {row} (user {joined['user_id'][row]}, ad {joined['ad_id'][row]}, "
-            f"timestamp {joined['timestamp'][row]}) is no impression of {log}; were they made from this log?"
+            f"time {joined['timestamp'][row]}) is no impression of {log}; were they made from this log?"
         )
     return joined.select(*REQUEST, "ad_id", *context, "logit"), context
 

@@ -8,8 +8,9 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -26,6 +27,7 @@ TOLERANCE: Final = 1e-4  # of log-odds: what training and serving may differ by
 CONNECTIONS: Final = 4
 RETRIES: Final = 3
 RETRY_WAIT_S: Final = 0.1
+POLL_S: Final = 0.5
 AT_ONCE: Final = 256  # requests handed to the threads at a time, so that a long log is not held as JSON
 WITHOUT_HISTORY: Final = frozenset({"timeout", "unavailable"})
 BUSY: Final = frozenset({429, 503})
@@ -119,11 +121,15 @@ def replay(
     total = logged if limit is None else min(limit, logged)
     tally = Tally()
     began = time.perf_counter()
-    connections = _Connections(lambda: Client(url))
-    with ThreadPoolExecutor(CONNECTIONS) as pool:
+    # The connections close before the pool waits for its threads: an interrupt then ends them too.
+    with ThreadPoolExecutor(CONNECTIONS) as pool, _connections(url) as connections:
         stream = requests(pairs, context, limit=limit)
         while batch := list(islice(stream, AT_ONCE)):
-            for request, (answer, retries) in zip(batch, pool.map(connections.ask, batch), strict=True):
+            futures = [pool.submit(connections.ask, request) for request in batch]
+            while wait(futures, timeout=POLL_S, return_when=FIRST_EXCEPTION).not_done and not _failed(futures):
+                pass  # an interrupt that arrives just before a wait without end would not end it
+            for request, future in zip(batch, futures, strict=True):
+                answer, retries = future.result()
                 tally.add(request, answer, retries=retries)
             progress(tally.history.total(), total, "replaying requests")
     return tally.report(seconds=time.perf_counter() - began)
@@ -144,9 +150,12 @@ def differences(served: NDArray[np.float64], offline: NDArray[np.float64]) -> ND
 class _Connections:
     """One client per thread, and the retries."""
 
-    def __init__(self, connect: Callable[[], Client]) -> None:
-        self._connect = connect
+    def __init__(self, url: str) -> None:
+        self._url = url
         self._local = threading.local()
+        self._lock = threading.Lock()
+        self._clients: list[Client] = []
+        self._stopped = False
 
     def ask(self, request: LoggedRequest) -> tuple[dict[str, Any], int]:
         """Return the answer and how often it had to be asked for again."""
@@ -162,11 +171,35 @@ class _Connections:
                 return answer, tries
         raise AssertionError
 
+    def stop(self) -> None:
+        """End every exchange, also those about to begin."""
+        with self._lock:
+            self._stopped = True
+            for client in self._clients:
+                client.stop()
+
     def _client(self) -> Client:
         if not hasattr(self._local, "client"):
-            self._local.client = self._connect()
+            self._local.client = Client(self._url)
+            with self._lock:
+                self._clients.append(self._local.client)
+                if self._stopped:
+                    self._local.client.stop()
         client: Client = self._local.client
         return client
+
+
+@contextmanager
+def _connections(url: str) -> Iterator[_Connections]:
+    connections = _Connections(url)
+    try:
+        yield connections
+    finally:
+        connections.stop()
+
+
+def _failed(futures: list[Future[tuple[dict[str, Any], int]]]) -> bool:
+    return any(future.done() and future.exception() is not None for future in futures)
 
 
 def _tries() -> Iterator[int]:
