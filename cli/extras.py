@@ -14,6 +14,7 @@ OPTIONAL_MODULES: Final = frozenset(
         "fastapi",
         "hiredis",
         "httptools",
+        "httpx",
         "locust",
         "onnx",
         "onnxruntime",

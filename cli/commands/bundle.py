@@ -40,10 +40,38 @@ def export(
 
 
 def show_bundle(bundle: BundleArgument, *, as_json: JsonOption = False) -> None:
-    """Say what a bundle holds."""
-    raise NotImplementedError
+    """Say what a bundle holds; its files are not checked."""
+    from contract.bundle import show as describe
+
+    result = describe(bundle)
+    if not as_json:  # the schema is for programs: a page of nested fields
+        result = {name: value for name, value in result.items() if name != "schema"}
+    show(result, title=str(bundle), as_json=as_json)
 
 
 def verify_bundle(bundle: BundleArgument, *, as_json: JsonOption = False) -> None:
-    """Check every file, then score the golden requests; exit 2 if anything differs."""
-    raise NotImplementedError
+    """Check every file, then score the golden requests, as a service does before it is ready."""
+    with extras("serve"):
+        from contract.bundle import Bundle, verify_encoding
+        from contract.golden import check_scores
+        from service.runtime.graph import Graph
+
+        opened = Bundle.open(bundle)
+        golden = opened.golden()
+        verify_encoding(opened, golden)
+        graph = Graph(opened.graph_path)
+        largest = check_scores(
+            lambda tensors: graph.run({name: tensors[name] for name in graph.inputs}),
+            golden,
+            tolerance=opened.manifest.tolerance,
+        )
+    result = {
+        "name": opened.manifest.name,
+        "version": opened.manifest.version,
+        "files": len(opened.manifest.files) + 1,
+        "golden_requests": len(golden),
+        "largest_difference": largest,
+        "tolerance": opened.manifest.tolerance,
+        "ok": True,
+    }
+    show(result, title=str(bundle), as_json=as_json)
