@@ -14,6 +14,9 @@ from cli.values import parse_settings
 JsonOption = Annotated[bool, typer.Option("--json", help="End stdout with one JSON object.")]
 
 
+SUMMARY = ("model", "settings", "calibration", "best_epoch", "stopped", "seconds", "metrics")
+
+
 class Split(StrEnum):
     """Which part of the log is judged."""
 
@@ -73,6 +76,8 @@ def train(
             device=device,
             progress=report,
         )
+    if not as_json:  # the rest is for programs, and stays in RUN/run.json
+        result = {name: result[name] for name in SUMMARY if name in result}
     show(result, title=str(run), as_json=as_json)
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cli.output import plain, show
-from cli.progress import progress
+from cli.progress import Lines, progress
 from cli.values import inside, parse_settings, parse_time, parse_value
 from contract.errors import InputError
 
@@ -91,4 +91,13 @@ def test_progress_away_from_a_terminal_is_one_line_per_step(capsys):
             report(done, 3, "reading")
         report(0, None, "epoch 1: loss 0.5")
         report(1, None, "epoch 1: loss 0.4")
-    assert capsys.readouterr().err == "reading\nepoch 1: loss 0.5\n"
+        report(2, None, "epoch 2, loss 0.4")
+    assert capsys.readouterr().err == "reading\nepoch 1: loss 0.5\nepoch 2, loss 0.4\n"
+
+
+def test_a_long_step_is_heard_of_again_now_and_then(capsys):
+    now = iter(range(0, 100, 5))
+    report = Lines(clock=lambda: next(now))
+    for done in range(12):
+        report(done, 1200, "replaying")
+    assert capsys.readouterr().err == "replaying\nreplaying 3/1,200\nreplaying 6/1,200\nreplaying 9/1,200\n"
