@@ -126,7 +126,9 @@ def replay(
         stream = requests(pairs, context, limit=limit)
         while batch := list(islice(stream, AT_ONCE)):
             futures = [pool.submit(connections.ask, request) for request in batch]
-            while wait(futures, timeout=POLL_S, return_when=FIRST_EXCEPTION).not_done and not _failed(futures):
+            while wait(futures, timeout=POLL_S, return_when=FIRST_EXCEPTION).not_done and not _failed(
+                futures
+            ):
                 pass  # an interrupt that arrives just before a wait without end would not end it
             for request, future in zip(batch, futures, strict=True):
                 answer, retries = future.result()
