@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import redis
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 
 from contract.errors import InputError
 from contract.keys import keys
@@ -148,7 +150,11 @@ def _store(url: str) -> Iterator["redis.Redis"]:
     place = without_password(url)
     try:
         client = redis.Redis.from_url(
-            url, protocol=2, socket_timeout=REPLY_TIMEOUT_S, socket_connect_timeout=CONNECT_TIMEOUT_S
+            url,
+            protocol=2,
+            socket_timeout=REPLY_TIMEOUT_S,
+            socket_connect_timeout=CONNECT_TIMEOUT_S,
+            retry=Retry(NoBackoff(), 0),
         )
     except ValueError as error:
         raise InputError(f"{place}: not a Redis URL: {error}") from error
@@ -166,7 +172,7 @@ def _store(url: str) -> Iterator["redis.Redis"]:
 
 def without_password(url: str) -> str:
     """Return a URL as it may be shown."""
-    return re.sub(r"(://[^/@]*:)[^/@]*@", r"\1***@", url)
+    return re.sub(r"(://[^/@:]*:)[^/@]*@", r"\1***@", url)
 
 
 def _read_log(path: Path) -> "Log":

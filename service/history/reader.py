@@ -221,7 +221,9 @@ class HistoryStore:
             self._breaker.failed()
             for read in unfinished:
                 read.lost_connection(str(error) or f"no answer within {self._stall_s} s")
-        self._waiting.extendleft(reversed([read for read in reads if not read.answer.done()]))
+        finally:
+            # unfinished reads go first: those of the past need another chunk, the others another connection
+            self._waiting.extendleft(read for read in reversed(reads) if not read.answer.done())
 
     async def _exchange(self, reads: list[Read], unfinished: deque[Read], layout: Layout) -> None:
         began = self._clock()
