@@ -132,6 +132,13 @@ class BatchingSettings(_Group):
         description="A larger request takes turns with others, so many candidates at a time; 0 = 500 on a CPU, "
         "5,000 on a GPU.",
     )
+    inline_ms: float = Field(
+        1.0,
+        ge=0,
+        le=100,
+        description="cpu: a lone request whose run is this short at most runs on the event loop, which saves two "
+        "changes of thread; 0 = never.",
+    )
     max_queued_candidates: int = Field(
         20_000, ge=1, description="Candidates in the worker at one time; a request that does not fit is 429."
     )

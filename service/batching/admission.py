@@ -14,6 +14,7 @@ class Admission:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.inside = 0
+        self.requests = 0
 
     def enter(self, candidates: int) -> None:
         """Let a request of so many candidates in; pair with `leave`.
@@ -27,8 +28,10 @@ class Admission:
                 f"{self.inside} candidates are being scored and {candidates} more do not fit into {self.capacity}"
             )
         self.inside += candidates
+        self.requests += 1
 
     def leave(self, candidates: int) -> None:
         """Give back what `enter` counted."""
         self.inside -= candidates
+        self.requests -= 1
         assert self.inside >= 0, "left more often than entered: this is a bug"

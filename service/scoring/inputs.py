@@ -63,10 +63,11 @@ class InputCounter:
             rows = tensors.get(name)
             if rows is None or (not has_history and name.startswith("history_")):
                 continue
+            not_known = int(np.count_nonzero(rows < first_known))
+            if not not_known:
+                continue
             absent = rows.size - int(np.count_nonzero(rows))
             if absent:
                 missing.inc(absent)
-            if first_known > 1:
-                unknown = int(np.count_nonzero(rows < first_known)) - absent
-                if unknown:
-                    oov.inc(unknown)
+            if not_known > absent:
+                oov.inc(not_known - absent)

@@ -4,6 +4,7 @@ Whatever happens to the store, a request is scored: without a history, and flagg
 of the time to the store, so that a slow one degrades an answer instead of preventing it.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ from service.batching.engine import Engine
 from service.errors import DeadlineExceededError, InferenceError, OverloadedError
 from service.history.result import History
 from service.metrics import Metrics
+from service.scoring.features import RequestFeatures
 from service.scoring.inputs import InputCounter
 from service.scoring.request import ScoreAnswer, ScoreRequest
 
@@ -90,6 +92,7 @@ class Scorer:
         self._metrics = metrics
         self._clock = clock
         self._counter = InputCounter(encoder, metrics)
+        self._features = RequestFeatures(encoder)
 
     async def score(self, request: ScoreRequest) -> ScoreAnswer:
         """Return the probabilities of the request's candidates.
@@ -143,6 +146,7 @@ class Scorer:
             candidates=count,
             length=tensors["history_mask"].shape[1],
             deadline_s=request.deadline_s,
+            alone=self._admission.requests == 1,
         )
         return ScoreAnswer(
             scores=probabilities(job.logit_N),
@@ -176,8 +180,8 @@ class Scorer:
             columns[f"ad_{name}"] = self._overridden(name, columns[f"ad_{name}"], values)
         if encoder.schema.user:
             profile: dict[str, RawValue] = {"user_id": request.user_id, **history.profile}
-            tensors |= encoder.users([profile])
-        columns |= encoder.context(count, request.context, request.candidate_context)
+            tensors |= self._features.user(profile)
+        columns |= self._features.context(count, request.context, request.candidate_context)
         for name, column_N in columns.items():
             tensors[name] = column_N[None]
         return tensors, ads.unknown
@@ -199,8 +203,8 @@ def probabilities(logit_N: NDArray[np.float32]) -> NDArray[np.float64]:
 
     """
     x_N = logit_N.astype(np.float64)
-    small_N = np.exp(-np.abs(x_N))
-    scores_N: NDArray[np.float64] = np.where(x_N >= 0, 1.0, small_N) / (1.0 + small_N)
-    if not np.isfinite(scores_N).all():
+    if not math.isfinite(x_N.sum()):  # one NaN or infinity is enough
         raise InferenceError("the model's answer is not a number for some candidates")
+    with np.errstate(over="ignore"):  # exp(800) is infinite, and 1 / (1 + infinity) is right
+        scores_N: NDArray[np.float64] = 1.0 / (1.0 + np.exp(-x_N))
     return scores_N

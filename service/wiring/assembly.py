@@ -20,7 +20,6 @@ from service.batching.engine import Engine, Limits, RunReport
 from service.catalog import Catalogue
 from service.history.reader import HistoryStore
 from service.history.result import StoreState
-from service.layout import Layout
 from service.metrics import Metrics
 from service.runtime.graph import Graph
 from service.scoring.inputs import counted_fields
@@ -100,10 +99,7 @@ def build(verified: Verified, settings: Settings, metrics: Metrics) -> Parts:
         on_state=on_state,
     )
 
-    def layout() -> Layout | None:
-        return None if store.state.layout is None else Layout(store.state.layout)
-
-    catalogue = Catalogue(settings.redis.url, encoder, layout=layout)
+    catalogue = Catalogue(settings.redis.url, encoder, connect_timeout_s=settings.redis.connect_timeout_s)
     engine = _engine(graph, settings, metrics)
     scorer = Scorer(
         encoder=encoder,
@@ -165,6 +161,7 @@ def _engine(graph: Graph, settings: Settings, metrics: Metrics) -> Engine:
         limits=limits_of(settings),
         running=threads_of(settings),
         prepared=0 if settings.runtime.device == "cpu" else 1,
+        inline_s=settings.batching.inline_ms / 1e3 if settings.runtime.device == "cpu" else 0.0,
         clock=CLOCK,
         on_run=on_run,
         on_late=metrics.shed["deadline"].inc,
