@@ -13,6 +13,7 @@ and actions are equal, whatever else differs: retraining keeps a store, and one 
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
@@ -140,6 +141,11 @@ def max_stored(history_length: int | None = None) -> int:
 def itemsize(schema: Schema) -> int:
     """Return the bytes of one packed record."""
     return int(np.dtype(record_dtype(schema)).itemsize)
+
+
+def without_password(url: str) -> str:
+    """Return a URL as it may be shown."""
+    return re.sub(r"(://[^/@:]*:)[^/@]*@", r"\1***@", url)
 
 
 def _same(value: bytes, own: Mapping[str, Any]) -> bool:

@@ -12,6 +12,9 @@ from typing import Final
 from redis.asyncio import Connection, ConnectionPool
 from redis.exceptions import RedisError, ResponseError
 
+from contract.errors import InputError
+from service.layout import without_password
+
 _CRLF: Final = b"\r\n"
 
 
@@ -26,13 +29,19 @@ class Link:
         url: redis://, rediss:// or unix:// URL.
         connect_timeout_s: longest wait for the connection and its greeting.
 
+    Raises:
+        InputError: `url` is no such URL.
+
     """
 
     def __init__(self, url: str, *, connect_timeout_s: float) -> None:
         self._connect_timeout_s = connect_timeout_s
-        self._pool = ConnectionPool.from_url(
-            url, protocol=2, socket_timeout=None, socket_connect_timeout=connect_timeout_s
-        )
+        try:
+            self._pool = ConnectionPool.from_url(
+                url, protocol=2, socket_timeout=None, socket_connect_timeout=connect_timeout_s
+            )
+        except ValueError as error:
+            raise InputError(f"{without_password(url)}: not a Redis URL: {error}") from error
         self._connection: Connection | None = None
 
     @property

@@ -1,7 +1,6 @@
 """`longsight load`: a log folder into Redis. Reads through `contract.log`, so it needs polars (the extra train)."""
 
 import contextlib
-import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,7 +17,7 @@ from contract.records import Records, empty_records
 from contract.schema import RawValue
 from service.history.embedded import embedded_server, rewrite_log
 from service.history.writer import StoreWriter, claim_layout
-from service.layout import StoreError, max_stored
+from service.layout import StoreError, max_stored, without_password
 
 if TYPE_CHECKING:
     from contract.log import Histories, Log
@@ -168,11 +167,6 @@ def _store(url: str) -> Iterator["redis.Redis"]:
         # a pipeline's error quotes the command, bytes and all, before the reason
         reason = (str(error).splitlines() or [type(error).__name__])[0].rpartition("caused error: ")[2]
         raise StoreError(f"{place}: {reason}") from error
-
-
-def without_password(url: str) -> str:
-    """Return a URL as it may be shown."""
-    return re.sub(r"(://[^/@:]*:)[^/@]*@", r"\1***@", url)
 
 
 def _read_log(path: Path) -> "Log":

@@ -79,6 +79,7 @@ class HistoryStore:
         self._complain_from = 0.0
         self._task: asyncio.Task[None] | None = None
         self._tick: asyncio.TimerHandle | None = None
+        self._closed = False
 
     def start(self) -> None:
         """Begin to connect, in the running loop; returns at once, whether Redis is there or not."""
@@ -96,6 +97,7 @@ class HistoryStore:
 
     async def close(self) -> None:
         """Stop; reads that wait are answered `unavailable`."""
+        self._closed = True
         if self._tick is not None:
             self._tick.cancel()
         if self._task is not None:
@@ -262,10 +264,11 @@ class HistoryStore:
         before, self.state = self.state, state
         if state.problem and state.problem != before.problem:
             logger.error("%s", state.problem)
-        if (state.up, state.breaker_open) != (before.up, before.breaker_open):
-            logger.warning(
-                "store %s%s", "up" if state.up else "down", f": {state.error}" if state.error else ""
-            )
+        if (state.up, state.breaker_open) != (before.up, before.breaker_open) and not self._closed:
+            if state.error:
+                logger.warning("store %s: %s", "late" if state.up else "down", state.error)
+            else:
+                logger.info("store up")
         self._changed.set()
         if self._on_state is not None:
             self._on_state(state)

@@ -12,10 +12,10 @@ from contract.errors import InputError, LogError
 from contract.keys import key, key_hex
 from contract.log import read_log
 from service.history import load as load_module
-from service.history.load import load, without_password
+from service.history.load import load
 from service.history.reader import HistoryStore
 from service.history.writer import claim_layout
-from service.layout import CHANGES, META, Layout, StoreError
+from service.layout import CHANGES, META, Layout, StoreError, without_password
 from tests.service.conftest import client_of
 from tests.support.logs import write_log
 

@@ -9,6 +9,7 @@ from itertools import groupby
 import numpy as np
 import pytest
 
+from contract.errors import InputError
 from contract.keys import key
 from contract.records import empty_records
 from contract.schema import Schema
@@ -32,7 +33,6 @@ SCHEMA = Schema.from_json(
 )
 OTHER_ACTIONS = SCHEMA.model_copy(update={"actions": ("view", "order")})
 LATE = 4_000_000_000
-pytestmark = pytest.mark.asyncio
 
 
 def records(times):
@@ -341,3 +341,8 @@ async def test_closing_answers_what_waits(own_server):
         await asyncio.sleep(0.02)
         await store.close()
         assert (await waiting).status == "unavailable"
+
+
+def test_what_is_no_url_is_refused_without_its_password():
+    with pytest.raises(InputError, match=r"redis://:\*\*\*@host:port: not a Redis URL"):
+        HistoryStore("redis://:secret@host:port", SCHEMA, history_length=5)
