@@ -79,6 +79,25 @@ async def one_at_a_time(read: Callable[[int], Awaitable[object]], reads: int) ->
     return {"p50_ms": round(p50 * 1e3, 4), "p99_ms": round(p99 * 1e3, 4)}
 
 
+async def together(read: Callable[[int], Awaitable[object]], reads: int) -> dict[str, float]:
+    """Return what a read costs when as many callers as `AT_A_TIME` always want one."""
+
+    async def caller(first: int) -> None:
+        for i in range(each):
+            await read(first + i)
+
+    each = max(1, reads // AT_A_TIME)
+    began = time.perf_counter()
+    await asyncio.gather(*[caller(7 * i) for i in range(AT_A_TIME)])
+    seconds = time.perf_counter() - began
+    us_per_user = seconds / (each * AT_A_TIME) * 1e6
+    return {
+        "at_a_time": AT_A_TIME,
+        "us_per_user": round(us_per_user, 1),
+        "users_per_s": round(1e6 / us_per_user),
+    }
+
+
 async def measure(url: str, layout: int, reads: int) -> dict[str, Any]:
     """Return the tables of this benchmark."""
     store = HistoryStore(url, SCHEMA, history_length=LENGTH, timeout_s=1.0)
@@ -102,24 +121,12 @@ async def measure(url: str, layout: int, reads: int) -> dict[str, Any]:
         name = f"ls:{layout}:{{{i % (USERS // 2) + 1:016x}}}:h"
         assert len(await client.getrange(name, -LENGTH * size, -1)) == LENGTH * size
 
-    async def caller(first: int, count: int) -> None:
-        for i in range(count):
-            await recent(first + i)
-
-    each = max(1, reads // AT_A_TIME)
     tables: dict[str, Any] = {
         "one": await one_at_a_time(recent, reads),
         "bare_getrange": await one_at_a_time(bare, reads),
         "past": await one_at_a_time(past, reads // 4),
     }
-    began = time.perf_counter()
-    await asyncio.gather(*[caller(7 * i, each) for i in range(AT_A_TIME)])
-    seconds = time.perf_counter() - began
-    tables["together"] = {
-        "at_a_time": AT_A_TIME,
-        "us_per_user": round(seconds / (each * AT_A_TIME) * 1e6, 1),
-        "users_per_s": round(each * AT_A_TIME / seconds),
-    }
+    tables["together"] = await together(recent, reads)
     await client.aclose()
     await store.close()
     return tables
