@@ -71,7 +71,9 @@ def requests(pairs: pl.DataFrame, context: Sequence[str], *, limit: int | None) 
     if limit is not None and limit < groups.height:
         chosen = np.linspace(0, groups.height - 1, limit).round().astype(np.int64)
     for group in groups[chosen].iter_rows(named=True):
-        yield _request(pairs[group["row"]], context)
+        rows = pairs[group["row"]]
+        body = request_body(rows, context)
+        yield LoggedRequest(body["request_id"], body, rows["logit"].to_numpy().astype(np.float64))
 
 
 def count_requests(pairs: pl.DataFrame) -> int:
@@ -79,22 +81,21 @@ def count_requests(pairs: pl.DataFrame) -> int:
     return pairs.select(pl.struct(REQUEST).n_unique()).item() if pairs.height else 0
 
 
-def _request(rows: pl.DataFrame, context: Sequence[str]) -> LoggedRequest:
+def request_body(rows: pl.DataFrame, context: Sequence[str]) -> dict[str, Any]:
+    """Return the body of `POST /score` for the rows of one logged request; without an id it is `user@time`."""
     user_id, timestamp, request_id = rows.select(REQUEST).row(0)
     columns = {name: rows[name].to_list() for name in context}
     once = {name: values[0] for name, values in columns.items() if len(set(values)) == 1}
-    name = str(request_id) if request_id is not None else f"{user_id}@{timestamp}"
-    body = {
+    return {
         "user_id": user_id,
         "timestamp": timestamp,
-        "request_id": name,
+        "request_id": str(request_id) if request_id is not None else f"{user_id}@{timestamp}",
         "candidates": {
             "ad_id": rows["ad_id"].to_list(),
             "context": {name: values for name, values in columns.items() if name not in once},
         },
         "context": once,
     }
-    return LoggedRequest(name, body, rows["logit"].to_numpy().astype(np.float64))
 
 
 def _predictions(path: Path, source: Log) -> pl.DataFrame:
