@@ -81,7 +81,7 @@ def choose_trip(log: Path) -> Trip:
     clicks = impressions.group_by("request_id").agg(
         pl.col("clicked").sum(), pl.col("timestamp", "user_id", "store", "hour", "weekday").first()
     )
-    late = clicks.filter((pl.col("clicked") >= CLICKS)).sort("timestamp", "request_id").tail(200)
+    late = clicks.filter(pl.col("clicked") >= CLICKS).sort("timestamp", "request_id").tail(200)
     chosen = late.row(len(late) // 2, named=True)
     promoted = promoted_on_trips(None, [int(chosen["request_id"])]).join(
         ads, on="ad_id", how="left", maintain_order="left"
@@ -112,9 +112,9 @@ def _check_port(port: int) -> None:
 def _step(console: Console, product: Path, marker: str, words: Sequence[str]) -> None:
     """Run one command unless its product is already there."""
     if (product / marker).exists():
-        console.print(f"[dim]{product} is there already; remove it to make it anew[/dim]")
+        console.print(f"{product} is there already; remove it to make it anew", style="dim", soft_wrap=True)
         return
-    console.print(f"[bold]$ longsight {shlex.join(words)}[/bold]")
+    console.print(f"$ longsight {shlex.join(words)}", style="bold", soft_wrap=True, markup=False)
     product.parent.mkdir(parents=True, exist_ok=True)
     begun = time.perf_counter()
     code = subprocess.run(
@@ -128,7 +128,7 @@ def _step(console: Console, product: Path, marker: str, words: Sequence[str]) ->
 @contextlib.contextmanager
 def _service(console: Console, words: Sequence[str], url: str) -> Iterator[str]:
     """Yield the URL of a started service once it is ready; ends it afterwards."""
-    console.print(f"[bold]$ longsight {shlex.join(words)}[/bold]")
+    console.print(f"$ longsight {shlex.join(words)}", style="bold", soft_wrap=True, markup=False)
     process = subprocess.Popen([sys.executable, "-m", "cli", *words])
     try:
         _wait_until_ready(process, url)
