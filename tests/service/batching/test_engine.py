@@ -1,0 +1,234 @@
+"""Threads and event loop together, round a graph whose answers can be checked."""
+
+import asyncio
+import contextlib
+import math
+import threading
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.batching.admission import Admission
+from service.batching.engine import Engine
+from service.batching.queue import Limits
+from service.errors import DeadlineExceededError, InferenceError, OverloadedError
+
+CURSED = 13
+
+
+def graph(tensors):
+    """The logit of an ad is its number plus the sum of the history; 13 can't be scored."""
+    if (tensors["ad_x"] == CURSED).any():
+        raise ValueError("thirteen")
+    return (tensors["ad_x"] + tensors["history_x"].sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+class Watched:
+    """An engine and what it told of itself."""
+
+    def __init__(self, run=graph, *, limits=None, running=2, prepared=1, inline_s=0.0):
+        self.reports = []
+        self.late = 0
+        self.engine = Engine(
+            run,
+            limits=limits or Limits(max_requests=4, max_cells=100_000, chunk_candidates=64),
+            running=running,
+            prepared=prepared,
+            inline_s=inline_s,
+            clock=time.monotonic,
+            on_run=self.reports.append,
+            on_late=self._on_late,
+        )
+
+    def _on_late(self):
+        self.late += 1
+
+    async def score(self, ads, history=(1, 2), deadline_s=math.inf, **options):
+        inputs = {"ad_x": np.array([ads]), "history_x": np.array([history])}
+        job = await self.engine.score(
+            inputs, candidates=len(ads), length=len(history), deadline_s=deadline_s, **options
+        )
+        return job.logit_N.tolist()
+
+
+@contextlib.asynccontextmanager
+async def running(*arguments, **options):
+    watched = Watched(*arguments, **options)
+    watched.engine.start()
+    try:
+        yield watched
+    finally:
+        watched.engine.close()
+
+
+class Gate:
+    """Holds the graph until it is opened, so that a queue forms."""
+
+    def __init__(self):
+        self.entered = threading.Event()
+        self.opened = threading.Event()
+
+    def __call__(self, tensors):
+        self.entered.set()
+        assert self.opened.wait(10)
+        return graph(tensors)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    requests=st.lists(
+        st.tuples(
+            st.lists(st.integers(20, 10_000), min_size=1, max_size=200),
+            st.lists(st.integers(0, 1000), min_size=1, max_size=30),
+            st.floats(0, 0.003),
+        ),
+        min_size=1,
+        max_size=40,
+    ),
+    max_requests=st.integers(1, 8),
+    threads=st.integers(1, 3),
+    inline_s=st.sampled_from([0.0, 1.0]),
+)
+def test_everyone_gets_exactly_their_own_scores_in_any_company(requests, max_requests, threads, inline_s):
+    async def caller(watched, ads, history, pause_s):
+        await asyncio.sleep(pause_s)
+        got = await watched.score(ads, history, alone=True)
+        assert got == [ad + sum(history) for ad in ads]
+
+    async def story():
+        limits = Limits(max_requests=max_requests, max_cells=2000, chunk_candidates=64)
+        async with running(limits=limits, running=threads, prepared=1, inline_s=inline_s) as watched:
+            await asyncio.gather(*(caller(watched, *request) for request in requests))
+            assert sum(report.candidates for report in watched.reports) == sum(len(ads) for ads, _, _ in requests)
+
+    asyncio.run(story())
+
+
+async def test_a_bad_job_fails_alone():
+    gate = Gate()
+    async with running(gate, running=1, prepared=0) as watched:
+        first = asyncio.create_task(watched.score([1]))
+        await asyncio.to_thread(gate.entered.wait)
+        others = [asyncio.create_task(watched.score(ads)) for ads in ([2], [CURSED], [3, 4])]
+        await asyncio.sleep(0)
+        gate.opened.set()
+        results = await asyncio.gather(first, *others, return_exceptions=True)
+    assert results[0] == [4]
+    assert results[1] == [5]
+    assert isinstance(results[2], InferenceError)
+    assert results[3] == [6, 7]
+
+
+async def test_one_bad_chunk_fails_its_whole_request_once():
+    async with running() as watched:
+        with pytest.raises(InferenceError):
+            await watched.score([*range(100, 228), CURSED, *range(100, 228)])
+        assert await watched.score([1]) == [4]
+
+
+async def test_whoever_waits_is_taken_together_once_the_engine_is_free():
+    gate = Gate()
+    async with running(gate, running=1, prepared=0) as watched:
+        first = asyncio.create_task(watched.score([1]))
+        await asyncio.to_thread(gate.entered.wait)
+        others = [asyncio.create_task(watched.score([ad])) for ad in range(50, 53)]
+        await asyncio.sleep(0)
+        gate.opened.set()
+        await asyncio.gather(first, *others)
+    assert [report.requests for report in watched.reports] == [1, 3]
+
+
+async def test_a_job_whose_deadline_passes_in_the_queue_is_never_run():
+    gate = Gate()
+    async with running(gate, running=1, prepared=0) as watched:
+        first = asyncio.create_task(watched.score([1]))
+        await asyncio.to_thread(gate.entered.wait)
+        late = asyncio.create_task(watched.score([2], deadline_s=time.monotonic() + 0.01))
+        await asyncio.sleep(0.03)
+        gate.opened.set()
+        with pytest.raises(DeadlineExceededError, match="ms in the queue"):
+            await late
+        await first
+    assert (len(watched.reports), watched.late) == (1, 1)
+
+
+async def test_a_job_whose_caller_left_is_never_run():
+    gate = Gate()
+    async with running(gate, running=1, prepared=0) as watched:
+        first = asyncio.create_task(watched.score([1]))
+        await asyncio.to_thread(gate.entered.wait)
+        gone = asyncio.create_task(watched.score([2]))
+        await asyncio.sleep(0)
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        gate.opened.set()
+        await first
+        assert await watched.score([3]) == [6]
+    assert [report.candidates for report in watched.reports] == [1, 1]
+
+
+async def test_a_lone_short_job_runs_on_the_loop_once_its_length_is_known():
+    threads = []
+
+    def remember(tensors):
+        threads.append(threading.current_thread())
+        return graph(tensors)
+
+    async with running(remember, inline_s=1.0) as watched:
+        for alone in (True, True, False, True):
+            assert await watched.score([1], alone=alone) == [4]
+    inline = [thread is threading.main_thread() for thread in threads]
+    assert inline == [False, True, False, True]
+
+
+async def test_a_job_that_takes_long_never_runs_on_the_loop():
+    def slow(tensors):
+        assert threading.current_thread() is not threading.main_thread()
+        time.sleep(0.005)
+        return graph(tensors)
+
+    async with running(slow, inline_s=0.001) as watched:
+        for _ in range(5):
+            assert await watched.score([1], alone=True) == [4]
+
+
+async def test_a_lone_job_that_fails_on_the_loop_fails_like_any_other():
+    async with running(inline_s=1.0) as watched:
+        await watched.score([1], alone=True)
+        with pytest.raises(InferenceError):
+            await watched.score([CURSED], alone=True)
+
+
+async def test_no_more_runs_at_a_time_than_permitted():
+    now, most, lock = 0, 0, threading.Lock()
+
+    def counted(tensors):
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.002)
+        with lock:
+            now -= 1
+        return graph(tensors)
+
+    limits = Limits(max_requests=1, max_cells=100, chunk_candidates=10)
+    async with running(counted, limits=limits, running=2, prepared=2) as watched:
+        await asyncio.gather(*(watched.score([ad]) for ad in range(20, 40)))
+    assert most == 2
+
+
+def test_admission_is_whole_or_not_at_all():
+    admission = Admission(10)
+    admission.enter(6)
+    with pytest.raises(OverloadedError, match="5 more do not fit"):
+        admission.enter(5)
+    assert (admission.inside, admission.requests) == (6, 1)
+    admission.enter(4)
+    admission.leave(6)
+    admission.leave(4)
+    assert (admission.inside, admission.requests) == (0, 0)

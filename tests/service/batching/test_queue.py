@@ -1,0 +1,159 @@
+"""The queue decides alone and at once, so every arrangement of jobs can be tried."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.batching import padding
+from service.batching.queue import Job, JobQueue, Limits
+
+SOLO = Limits(max_requests=1, max_cells=10_000, chunk_candidates=100)
+SHARED = Limits(max_requests=8, max_cells=10_000, chunk_candidates=100)
+
+
+def job(candidates, length=10, deadline_s=math.inf):
+    return Job(
+        inputs={
+            "history_x": np.arange(1, length + 1, dtype=np.int64)[None],
+            "history_mask": np.ones((1, length), dtype=bool),
+            "ad_x": np.arange(1, candidates + 1, dtype=np.int64)[None],
+            "context_x": np.full((1, candidates), 0.5, dtype=np.float32),
+            "user_x": np.array([7]),
+        },
+        candidates=candidates,
+        length=length,
+        deadline_s=deadline_s,
+        submitted_s=0.0,
+        logit_N=np.full(candidates, np.nan, dtype=np.float32),
+    )
+
+
+def drain(queue, now_s=0.0):
+    runs = []
+    while True:
+        taken = queue.take(now_s)
+        if not taken.parts:
+            assert not len(queue)
+            return runs
+        runs.append(taken.parts)
+
+
+@given(
+    jobs=st.lists(st.tuples(st.integers(1, 450), st.integers(1, 120)), min_size=1, max_size=30),
+    max_requests=st.integers(1, 6),
+    max_cells=st.integers(1, 20_000),
+    chunk=st.integers(1, 200),
+)
+def test_every_candidate_is_run_once_and_in_order_within_the_limits(jobs, max_requests, max_cells, chunk):
+    limits = Limits(max_requests=max_requests, max_cells=max_cells, chunk_candidates=chunk)
+    queue = JobQueue(limits)
+    waiting = [job(candidates, length) for candidates, length in jobs]
+    for one in waiting:
+        queue.push(one)
+    seen = {id(one): 0 for one in waiting}
+    for parts in drain(queue):
+        assert len(parts) <= max_requests
+        assert len({id(part.job) for part in parts}) == len(parts)
+        cells = len(parts) * max(part.job.length for part in parts) * max(part.count for part in parts)
+        assert cells <= max_cells or (len(parts) == 1 and parts[0].count == 1)
+        for part in parts:
+            assert part.start == seen[id(part.job)]
+            assert 1 <= part.count <= chunk
+            seen[id(part.job)] = part.stop
+    assert [seen[id(one)] for one in waiting] == [one.candidates for one in waiting]
+
+
+def test_alone_a_run_takes_what_waits_first():
+    queue = JobQueue(SOLO)
+    first, second = job(5), job(6)
+    queue.push(first)
+    queue.push(second)
+    assert [[part.job for part in parts] for parts in drain(queue)] == [[first], [second]]
+
+
+def test_those_who_wait_together_run_together():
+    queue = JobQueue(SHARED)
+    for candidates in (50, 60, 55):
+        queue.push(job(candidates))
+    assert [len(parts) for parts in drain(queue)] == [3]
+
+
+def test_a_run_that_would_be_mostly_padding_is_not_shared():
+    queue = JobQueue(SHARED)
+    short, long, other = job(10, length=1), job(10, length=100), job(10, length=90)
+    for one in (short, long, other):
+        queue.push(one)
+    assert [[part.job for part in parts] for parts in drain(queue)] == [[short], [long, other]]
+
+
+def test_a_big_request_lets_small_ones_pass_after_each_chunk():
+    queue = JobQueue(SOLO)
+    big, small = job(300), job(1)
+    queue.push(big)
+    queue.push(small)
+    order = [(parts[0].job, parts[0].count) for parts in drain(queue)]
+    assert order == [(big, 100), (small, 1), (big, 100), (big, 100)]
+
+
+def test_a_long_history_makes_chunks_smaller():
+    queue = JobQueue(SOLO)
+    queue.push(job(100, length=1000))
+    assert [parts[0].count for parts in drain(queue)] == [10] * 10
+
+
+def test_the_late_are_dropped_before_they_cost_anything():
+    queue = JobQueue(SHARED)
+    late, good = job(5, deadline_s=1.0), job(5, deadline_s=3.0)
+    queue.push(late)
+    queue.push(good)
+    taken = queue.take(2.0)
+    assert ([part.job for part in taken.parts], taken.late) == ([good], [late])
+
+
+def test_what_has_begun_is_finished_in_spite_of_its_deadline():
+    queue = JobQueue(SOLO)
+    queue.push(job(150, deadline_s=1.0))
+    assert queue.take(0.5).parts[0].count == 100
+    assert queue.take(2.0).parts[0].count == 50
+
+
+@pytest.mark.parametrize("fate", ["abandoned", "failed"])
+def test_nothing_is_run_for_callers_who_left_or_know_of_their_failure(fate):
+    queue = JobQueue(SHARED)
+    gone, good = job(5), job(5)
+    gone.abandoned = fate == "abandoned"
+    gone.error = ValueError("x") if fate == "failed" else None
+    queue.push(gone)
+    queue.push(good)
+    taken = queue.take(0.0)
+    assert ([part.job for part in taken.parts], taken.late) == ([good], [])
+
+
+def test_padding_is_zero_left_of_histories_and_right_of_candidates():
+    queue = JobQueue(SHARED)
+    queue.push(job(2, length=3))
+    queue.push(job(3, length=2))
+    joined = padding.join(queue.take(0.0).parts)
+    assert joined["history_x"].tolist() == [[1, 2, 3], [0, 1, 2]]
+    assert joined["history_mask"].tolist() == [[True] * 3, [False, True, True]]
+    assert joined["ad_x"].tolist() == [[1, 2, 0], [1, 2, 3]]
+    assert joined["context_x"].tolist() == [[0.5, 0.5, 0.0], [0.5, 0.5, 0.5]]
+    assert joined["user_x"].tolist() == [7, 7]
+    assert {name: array.dtype for name, array in joined.items()} == {
+        name: array.dtype for name, array in job(1).inputs.items()
+    }
+
+
+def test_answers_go_back_to_whom_they_belong():
+    queue = JobQueue(Limits(max_requests=2, max_cells=10_000, chunk_candidates=2))
+    first, second = job(3), job(2)
+    queue.push(first)
+    queue.push(second)
+    for parts in drain(queue):
+        joined = padding.join(parts)
+        padding.split(parts, joined["ad_x"].astype(np.float32) * 10)
+    assert first.logit_N.tolist() == [10, 20, 30]
+    assert second.logit_N.tolist() == [10, 20]
