@@ -27,7 +27,7 @@ from training.importers.promoted import promoted_on_trips
 READY_S: Final = 60.0
 DRAIN_S: Final = 30.0
 BEST: Final = 10
-CLICKS: Final = 3  # the shown trip bought at least so many promoted products
+CLICKS: Final = 8  # the shown trip bought at least so many promoted products
 TRAINING: Final[dict[str, tuple[str, ...]]] = {
     # Enough for a good model within the demo's minutes; `longsight train` alone takes the full defaults.
     "tin": ("history_length=500", "epochs=2"),
@@ -165,7 +165,8 @@ def _show(console: Console, url: str, trip: Trip, *, seconds: float) -> None:
     console.print(
         f"\nScored {len(trip.names):,} products promoted to household {trip.body['user_id']} "
         f"({history['length']} purchases in view) in {1000 * answer.elapsed.total_seconds():.1f} ms, "
-        f"{seconds:.0f} s after the start. Model {scored['model']}, version {scored['version']}."
+        f"{seconds:.0f} s after the start. Model {scored['model']}, version {scored['version']}.",
+        soft_wrap=True,
     )
     table = Table("", "promoted product", "probability", "bought", title=f"The {BEST} best")
     for rank, i in enumerate(best, start=1):
@@ -173,7 +174,8 @@ def _show(console: Console, url: str, trip: Trip, *, seconds: float) -> None:
     console.print(table)
     console.print(
         "Probabilities are relative to the log's candidates: what was bought, among 20 others drawn by sales.\n"
-        f"Server-Timing: {answer.headers.get('server-timing', '-')}\n\nTry it yourself:\n"
+        f"Server-Timing: {answer.headers.get('server-timing', '-')}\n\nTry it yourself:\n",
+        soft_wrap=True,
     )
     print(curl(url, trip, best[:3]))  # noqa: T201 - not wrapped at the width of the terminal
 
