@@ -4,14 +4,15 @@ Null is the same as leaving a field out: a candidate's null context falls back o
 the catalogue's. No loop touches a candidate that is a plain id.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from contract import keys
-from contract.errors import KeyFormatError
+from contract.errors import InputError, KeyFormatError
 from contract.schema import RawValue
 from service.api.body import Body
+from service.api.complaints import Path, where
 from service.errors import Complaint, InvalidRequestError
 from service.scoring.request import RawId, ScoreRequest
 
@@ -67,31 +68,33 @@ def request_of(body: Body, moment: Moment, *, default_deadline_ms: float) -> Sco
     )
 
 
-def bad_ids(body: Body) -> InvalidRequestError:
-    """Return where the ids are that have no key; for a body of which one was found to have none."""
-    candidates: Any = body["candidates"]
-    columnar = isinstance(candidates, dict)
-    rows: Sequence[Any] = candidates["ad_id"] if columnar else candidates
-    place = "candidates.ad_id[{}]" if columnar else "candidates[{}]"
-    named: list[tuple[str, object]] = [(name, body.get(name)) for name in ("user_id", "request_id")]
-    named += [
-        (
-            place.format(index) + (".ad_id" if isinstance(row, dict) else ""),
-            row["ad_id"] if isinstance(row, dict) else row,
-        )
-        for index, row in enumerate(rows)
+def too_long(body: Body, error: InputError) -> InvalidRequestError:
+    """Return where the values are that have no key, in a body where `error` says there is one.
+
+    The rules of the body count characters; only what has few characters and many bytes comes this far.
+    """
+    complaints = [
+        Complaint(where(path), what) for path, value in _leaves(body, ()) if (what := _complaint(value))
     ]
-    complaints = [Complaint(where, what) for where, value in named if (what := _complaint(value))]
-    return InvalidRequestError(
-        complaints or [Complaint("body", "an id or a feature is longer than 256 bytes")]
-    )
+    return InvalidRequestError(complaints or [Complaint("body", str(error))])
+
+
+def _leaves(value: object, path: Path) -> Iterator[tuple[Path, object]]:
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from _leaves(item, (*path, name))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _leaves(item, (*path, index))
+    else:
+        yield path, value
 
 
 def _complaint(value: object) -> str:
-    if value is None:
+    if type(value) not in (str, int):
         return ""
     try:
-        keys.key(value)
+        keys.text_of(value)
     except KeyFormatError as error:
         return str(error)
     return ""

@@ -78,9 +78,7 @@ class ScoreEndpoint:
             await send_problem(error, scope, send)
             return
         except InputError as error:
-            # an id or a feature of more bytes than characters: found when its key was made
-            found = requests.bad_ids(body) if isinstance(error, ValueError) else None
-            await send_problem(found or InvalidRequestError.at("body", str(error)), scope, send)
+            await send_problem(requests.too_long(body, error), scope, send)
             return
         await self._respond(scope, send, served, body, answer, parse_s=parsed_s - arrived_s)
         served.scorer.observe(answer)

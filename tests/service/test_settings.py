@@ -101,9 +101,14 @@ def test_every_setting_is_documented_with_its_default_and_description(group, nam
     lines = [line for line in DOCS.read_text().splitlines() if line.startswith(f"| `{group}.{name}` ")]
     assert len(lines) == 1, f"docs/configuration.md must have one row for {group}.{name}"
     _, _, default, description, _ = (cell.strip() for cell in lines[0].replace("\\|", "/").split("|"))
-    shown = "" if field.default is None else str(field.default).lower() if field.default in (True, False) else str(field.default)
-    assert default.strip("`") == shown
+    assert default.strip("`") == shown(field.default)
     assert description == field.description
+
+
+def shown(default):
+    if default is None:
+        return ""
+    return str(default).lower() if isinstance(default, bool) else str(default)
 
 
 def test_no_setting_is_documented_that_does_not_exist():
