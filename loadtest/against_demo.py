@@ -18,7 +18,8 @@ from cli.client import Client
 from contract.errors import LongsightError
 
 HERE: Final = Path(__file__).parent
-LOG: Final = HERE.parent / ".longsight" / "demo" / "log"
+REPOSITORY: Final = HERE.parent
+LOG: Final = REPOSITORY / ".longsight" / "demo" / "log"
 PORT: Final = 8000
 USERS: Final = 16
 DEMO_S: Final = 1800.0  # the first start imports and trains
@@ -55,7 +56,8 @@ def demo(url: str) -> Iterator[None]:
         LongsightError: the demo ended, or was not ready in time.
 
     """
-    process = subprocess.Popen([sys.executable, "-m", "cli", "demo", "--port", url.rpartition(":")[2]])
+    command = [sys.executable, "-m", "cli", "demo", "--port", url.rpartition(":")[2]]
+    process = subprocess.Popen(command, cwd=REPOSITORY)
     try:
         deadline = time.monotonic() + DEMO_S
         while not is_ready(url):

@@ -1,5 +1,6 @@
 """From raw data to what the trainer and the service read: `import`, `prepare`, `load`."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -139,6 +140,8 @@ def load(
     """
     own_store = inside(redis, embedded=embedded, embedded_dir=embedded_dir)
     with extras("train", "serve"), progress() as report:
+        import_module("polars")  # reads the log: found missing before the store is touched
+
         from service.history.load import load as run_load
         from service.settings import load_settings
 

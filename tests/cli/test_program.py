@@ -36,6 +36,7 @@ DESIGNED = {
     ("load",),
     ("serve",),
     ("replay",),
+    ("demo",),
 }
 
 
