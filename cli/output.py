@@ -3,10 +3,13 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.table import Table
+
+JsonOption = Annotated[bool, typer.Option("--json", help="End stdout with one JSON object.")]
 
 MAX_LIST = 12  # longer lists are counted rather than printed
 

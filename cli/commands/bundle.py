@@ -6,13 +6,12 @@ from typing import Annotated
 import typer
 
 from cli.extras import extras
-from cli.output import show
+from cli.output import JsonOption, show
 from cli.progress import progress
 
 BundleArgument = Annotated[
     Path, typer.Argument(metavar="BUNDLE", help="Folder made by `export`.", show_default=False)
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="End stdout with one JSON object.")]
 
 
 def register(app: typer.Typer) -> None:

@@ -7,12 +7,11 @@ from typing import Annotated
 import typer
 
 from cli.extras import extras
-from cli.output import show
+from cli.output import JsonOption, show
 from cli.progress import progress
 from cli.values import inside, parse_time
 
 LogArgument = Annotated[Path, typer.Argument(metavar="LOG", help="Folder of the log.", show_default=False)]
-JsonOption = Annotated[bool, typer.Option("--json", help="End stdout with one JSON object.")]
 
 
 def register(app: typer.Typer) -> None:

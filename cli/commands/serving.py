@@ -6,12 +6,10 @@ from typing import Annotated
 import typer
 
 from cli.extras import extras
-from cli.output import show
+from cli.output import JsonOption, show
 from cli.progress import progress
 from cli.values import inside
 from contract.errors import LongsightError
-
-JsonOption = Annotated[bool, typer.Option("--json", help="End stdout with one JSON object.")]
 
 
 class SkewError(LongsightError):

@@ -7,12 +7,9 @@ from typing import Annotated
 import typer
 
 from cli.extras import extras
-from cli.output import show
+from cli.output import JsonOption, show
 from cli.progress import progress
 from cli.values import parse_settings
-
-JsonOption = Annotated[bool, typer.Option("--json", help="End stdout with one JSON object.")]
-
 
 SUMMARY = ("model", "settings", "calibration", "best_epoch", "stopped", "seconds", "metrics")
 
