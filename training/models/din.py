@@ -7,7 +7,7 @@ Zhou et al., Deep Interest Network for Click-Through Rate Prediction, KDD 2018, 
 without a softmax: the sum of the weights tells how strong the interest is. The unit's first layer splits
 exactly, with W = [Wq; Wk; Wd; Wp] the rows for its four inputs:
 
-    [q, k, q - k, q * k] W = q (Wq + Wd) + k ((Wk - Wd) + diag(q) Wp),
+    [q, k, q - k, s q * k] W = q (Wq + Wd) + k ((Wk - Wd) + s diag(q) Wp),
 
 so an ad is one bias and one D x H matrix, and the keys of a request meet all its ads in one matrix product:
 never an [N, L, 4D] tensor.
@@ -19,6 +19,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,9 @@ from training.models.embedding import FeatureEmbedding, padded_table
 from training.models.features import FeatureSpec
 from training.models.head import AdBias, Head
 from training.models.masking import HistoryMask
+
+HIGHEST_THRESHOLD: Final = 8.0
+WEIGHT_SCALE: Final = 0.2
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,9 @@ class DinConfig:
     """relu, prelu, sigmoid or dice."""
     softmax: bool = False
     """Normalise the weights over the behaviours, which forgets how many there are."""
-    age: bool = True
+    product_scale: float = 16.0
+    """Factor of q * k among the unit's inputs: rows start small, and their products would start far smaller."""
+    age: bool = False
     """Let the unit see how long ago a behaviour was (its age bucket)."""
     ad_bias: bool = True
     """One learned log-odds per ad."""
@@ -54,6 +60,7 @@ class DinConfig:
 
     def __post_init__(self) -> None:
         require(self.embedding_width > 0, f"embedding_width must be > 0, got {self.embedding_width}")
+        require(self.product_scale > 0, f"product_scale must be > 0, got {self.product_scale}")
         sizes = self.attention_hidden
         require(
             bool(sizes) and min(sizes) > 0, f"attention_hidden needs one or more positive sizes, got {sizes}"
@@ -63,14 +70,32 @@ class DinConfig:
 class ActivationUnit(nn.Module):
     """The weight of every behaviour for every ad."""
 
-    def __init__(self, width: int, hidden: tuple[int, ...], *, activation: str) -> None:
+    def __init__(self, width: int, hidden: tuple[int, ...], *, activation: str, product_scale: float) -> None:
         super().__init__()
         self.width = width
+        self.product_scale = product_scale
         self.first = nn.Linear(4 * width, hidden[0])
-        """Rows in the paper's order: q, k, q - k, q * k."""
+        """Rows in the paper's order: q, k, q - k, q * k (scaled)."""
         sizes = [*hidden, 1]
         self.activations = nn.ModuleList(Activation(activation, h) for h in hidden)
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+        self._start_as_dot_products()
+
+    def _start_as_dot_products(self) -> None:
+        """Let half of the first units begin as <q, k> above rising thresholds, the last layer as their sum.
+
+        A unit drawn at random sees almost nothing of an agreement that is spread over D small products, and
+        takes most of an epoch to find it (demo task, 30 % of the trips, L = 100: test GAUC .62 against .69).
+        """
+        count = max(1, self.first.out_features // 2)
+        with torch.no_grad():
+            self.first.weight[:count, : 3 * self.width] *= 0.1
+            self.first.weight[:count, 3 * self.width :] = 1 / math.sqrt(self.width)
+            self.first.bias[:count] = -torch.linspace(0, HIGHEST_THRESHOLD, count)
+            last = self.layers[-1]
+            if len(self.layers) == 1 and isinstance(last, nn.Linear):
+                last.weight[:, :count] = 1 / math.sqrt(count)
+                last.bias.zero_()
 
     def forward(self, q_UND: Tensor, k_ULD: Tensor, valid_ULN: Tensor | None) -> Tensor:
         """Return `weight_ULN`; `valid_ULN` tells what counts in batch statistics, None outside training."""
@@ -81,10 +106,13 @@ class ActivationUnit(nn.Module):
         return weight_ULN
 
     def first_layer(self, q_UND: Tensor, k_ULD: Tensor) -> Tensor:
-        """Return `[q, k, q - k, q * k] W + b` for every pair, `[U, L, N, H]`, by the split above."""
+        """Return `[q, k, q - k, s q * k] W + b` for every pair, `[U, L, N, H]`, by the split above."""
         wq_HD, wk_HD, wd_HD, wp_HD = torch.split(self.first.weight, self.width, dim=1)
         bias_UNH = torch.nn.functional.linear(q_UND, wq_HD + wd_HD, self.first.bias)
-        shared_D1H, product_D1H = (wk_HD - wd_HD).t().unsqueeze(1), wp_HD.t().unsqueeze(1)
+        shared_D1H, product_D1H = (
+            (wk_HD - wd_HD).t().unsqueeze(1),
+            self.product_scale * wp_HD.t().unsqueeze(1),
+        )
         per_ad_UDNH = q_UND.transpose(1, 2).unsqueeze(-1) * product_D1H + shared_D1H
         hidden_ULP = torch.baddbmm(bias_UNH.flatten(1).unsqueeze(1), k_ULD, per_ad_UDNH.flatten(2))
         return torch.unflatten(hidden_ULP, -1, (-1, self.first.out_features))
@@ -100,7 +128,10 @@ class Din(CtrModel):
         self.embedding = FeatureEmbedding(features, config.embedding_width)
         self.age = padded_table(features.age_rows, config.embedding_width) if config.age else None
         self.unit = ActivationUnit(
-            config.embedding_width, config.attention_hidden, activation=config.attention_activation
+            config.embedding_width,
+            config.attention_hidden,
+            activation=config.attention_activation,
+            product_scale=config.product_scale,
         )
         self.ad_bias = AdBias(features) if config.ad_bias else None
         self.head = Head(
@@ -135,4 +166,4 @@ class Din(CtrModel):
             weight_ULN = torch.softmax(raw_ULN + mask.bias().unsqueeze(-1), dim=1)
             return weight_ULN * mask.valid.unsqueeze(-1)
         # Hundreds of weights add up: without this, u starts far outside the range of the other inputs.
-        return raw_ULN * (mask.valid / math.sqrt(self.history_length)).unsqueeze(-1)
+        return raw_ULN * (mask.valid * WEIGHT_SCALE).unsqueeze(-1)

@@ -8,11 +8,13 @@ from training.models.masking import HistoryMask
 
 
 def _naive_unit(unit, q_UND, k_ULD, valid_ULN):
-    """[q, k, q - k, q * k] for every pair, then the MLP: the paper, slowly."""
+    """[q, k, q - k, s q * k] for every pair, then the MLP: the paper, slowly."""
     shape = (len(q_UND), k_ULD.shape[1], *q_UND.shape[1:])
     q_ULND = q_UND.unsqueeze(1).expand(shape)
     k_ULND = k_ULD.unsqueeze(2).expand(shape)
-    hidden = unit.first(torch.cat([q_ULND, k_ULND, q_ULND - k_ULND, q_ULND * k_ULND], dim=-1))
+    hidden = unit.first(
+        torch.cat([q_ULND, k_ULND, q_ULND - k_ULND, unit.product_scale * q_ULND * k_ULND], dim=-1)
+    )
     for activation, layer in zip(unit.activations, unit.layers, strict=True):
         hidden = layer(activation(hidden, valid_ULN))
     return hidden.squeeze(-1)
@@ -22,7 +24,7 @@ def _naive_unit(unit, q_UND, k_ULD, valid_ULN):
 @pytest.mark.parametrize("training", [True, False])
 def test_the_split_unit_equals_the_naive_one_and_so_do_its_gradients(activation, training):
     torch.manual_seed(3)
-    unit = ActivationUnit(6, (9, 4), activation=activation).train(training)
+    unit = ActivationUnit(6, (9, 4), activation=activation, product_scale=3.0).train(training)
     valid_ULN = torch.rand(3, 5, 4) < 0.7
     results = []
     for form in (unit, lambda *given: _naive_unit(unit, *given)):
@@ -63,7 +65,7 @@ def test_age_matters_only_when_asked_for(build, draw):
     inputs = draw([4, 7], 3)
     older = inputs | {"history_age": (inputs["history_age"] + 3).clamp(max=33) * inputs["history_mask"]}
 
-    with_age, without = build("din").eval(), build("din", age=False).eval()
+    with_age, without = build("din", age=True).eval(), build("din").eval()
 
     assert (with_age(older) - with_age(inputs)).abs().max() > 1e-4
     assert "history_age" not in without.inputs
