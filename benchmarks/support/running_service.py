@@ -74,10 +74,18 @@ def prepared(bundle: Path | None, redis: str | None) -> Iterator[Prepared]:
 @contextlib.contextmanager
 def running(what: Prepared, *arguments: str) -> Iterator[Running]:
     """Start `longsight serve` in a process of its own and yield it once it is ready."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    command = [sys.executable, "-m", "cli", "serve", str(what.bundle), "--redis", what.redis, "--port", str(port)]
+    port = free_port()
+    command = [
+        sys.executable,
+        "-m",
+        "cli",
+        "serve",
+        str(what.bundle),
+        "--redis",
+        what.redis,
+        "--port",
+        str(port),
+    ]
     started = time.perf_counter()
     process = subprocess.Popen([*command, *arguments], cwd=ROOT, stderr=subprocess.DEVNULL)
     try:
@@ -86,6 +94,13 @@ def running(what: Prepared, *arguments: str) -> Iterator[Running]:
     finally:
         process.terminate()
         process.wait(60)
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def write_log(folder: Path) -> None:
@@ -152,12 +167,17 @@ def _impressions(rng: np.random.Generator, *, requests: int, each: int) -> pl.Da
         "user_id": rng.integers(0, USERS, requests),
         "timestamp": START + rng.integers(SPAN_S // 2, SPAN_S, requests),
         "request_id": np.arange(requests).astype(str),
-        **{name: rng.integers(0, CONTEXT[name], requests).astype(str) for name in ("store", "hour", "weekday")},
+        **{
+            name: rng.integers(0, CONTEXT[name], requests).astype(str)
+            for name in ("store", "hour", "weekday")
+        },
     }
     return pl.DataFrame(
         {
             **{name: np.repeat(values, each) for name, values in per_request.items()},
-            "ad_id": np.concatenate([rng.choice(ADS, each, replace=False) for _ in range(requests)]).astype(str),
+            "ad_id": np.concatenate([rng.choice(ADS, each, replace=False) for _ in range(requests)]).astype(
+                str
+            ),
             "clicked": (rng.random(rows) < 0.1).astype(np.int8),
             **{name: rng.integers(0, CONTEXT[name], rows).astype(str) for name in ("display", "mailer")},
         }
@@ -165,12 +185,18 @@ def _impressions(rng: np.random.Generator, *, requests: int, each: int) -> pl.Da
 
 
 def _schema() -> str:
-    lines = ["[split]", f"validation_from = {START + SPAN_S * 7 // 10}", f"test_from = {START + SPAN_S * 17 // 20}"]
+    lines = [
+        "[split]",
+        f"validation_from = {START + SPAN_S * 7 // 10}",
+        f"test_from = {START + SPAN_S * 17 // 20}",
+    ]
     for name in ("product", *MATCHED, *PROFILE, *CONTEXT):
         lines += [f"[vocabularies.{name}]", 'kind = "exact"']
 
     def field(group: str, name: str, vocabulary: str, matches: str = "") -> None:
-        lines.extend([f"[[{group}]]", f'name = "{name}"', 'type = "categorical"', f'vocabulary = "{vocabulary}"'])
+        lines.extend(
+            [f"[[{group}]]", f'name = "{name}"', 'type = "categorical"', f'vocabulary = "{vocabulary}"']
+        )
         if matches:
             lines.append(f'matches = "{matches}"')
 
