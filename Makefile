@@ -16,6 +16,8 @@ STAMP := .venv/.stamp
 
 export PIP_CACHE_DIR ?= $(CURDIR)/.longsight/cache/pip
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# onnxruntime's wheels report usage to their maker, and keep an id in the home folder, unless told not to.
+export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format types imports check bench loadtest clean

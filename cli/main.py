@@ -3,6 +3,7 @@
 0 = done, 1 = it failed, 2 = what was given is wrong, 130 = interrupted.
 """
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -29,6 +30,8 @@ def run(arguments: Sequence[str]) -> int:
 
     `--debug` may stand anywhere; it adds the traceback.
     """
+    # onnxruntime's wheels report usage to their maker, and keep an id in the home folder, unless told before import.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     debug = "--debug" in arguments
     words = [word for word in arguments if word != "--debug"] or ["--help"]
     try:

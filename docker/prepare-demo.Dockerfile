@@ -24,6 +24,7 @@ COPY docker/prepare-demo.sh /usr/local/bin/prepare-demo
 
 USER longsight
 WORKDIR /home/longsight
+ENV ORT_DISABLE_TELEMETRY=1
 ENV REDIS_URL=redis://127.0.0.1:6379/0 \
     BUNDLE=/bundles/demo \
     FOLDER=/demo \

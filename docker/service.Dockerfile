@@ -19,7 +19,8 @@ USER longsight
 WORKDIR /home/longsight
 ENV LONGSIGHT_SERVER__HOST=0.0.0.0 \
     LONGSIGHT_SERVER__PORT=8000 \
-    LONGSIGHT_BUNDLE__PATH=/bundles/demo
+    LONGSIGHT_BUNDLE__PATH=/bundles/demo \
+    ORT_DISABLE_TELEMETRY=1
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=5s --timeout=3s --start-period=30s --retries=3 \

@@ -152,3 +152,12 @@ def test_help_loads_no_library_of_training_or_serving():
     )
     modules = set(loaded.stdout.splitlines()[-1].split())
     assert not modules & OPTIONAL_MODULES
+
+
+def test_onnxruntime_is_told_not_to_report_before_it_is_imported(tmp_path):
+    code = "from cli.main import run; run(['--version']); import onnxruntime"
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, env=environment, check=True, stdout=subprocess.PIPE
+    )
+    assert not list(tmp_path.iterdir())

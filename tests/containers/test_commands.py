@@ -237,6 +237,11 @@ def test_the_service_process_has_loaded_no_torch(service):
     assert "torch" not in maps
 
 
+@pytest.mark.parametrize("name", ["prepare-demo", "service"])
+def test_no_library_keeps_anything_in_the_home_folder(service, stage, name):
+    assert not (stage.root / f"image-{name}" / ".cache").exists()
+
+
 def test_prometheus_finds_metrics_where_it_looks(service):
     _, url = service
     client = Client(url)
