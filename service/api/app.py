@@ -54,7 +54,7 @@ def build_app(
     _add_probes(app, state, metrics)
     _add_documentation(app, state)
     app.add_exception_handler(HTTPException, _on_http_exception)
-    return Envelope(app, metrics=metrics, clock=clock)
+    return Envelope(app, metrics=metrics, draining=lambda: state.draining, clock=clock)
 
 
 class _RawRoute(APIRoute):

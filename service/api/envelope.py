@@ -1,4 +1,7 @@
-"""What every answer carries: a request id, and its place in the metrics. A plain ASGI wrapper, for its speed."""
+"""What every answer carries: a request id, and its place in the metrics. A plain ASGI wrapper, for its speed.
+
+While the service drains, answers also ask the caller to close the connection: the next request then goes to another.
+"""
 
 import logging
 import secrets
@@ -19,6 +22,7 @@ REQUEST_ID: Final = "longsight.request_id"  # key in the scope; a route may repl
 MAX_REQUEST_ID: Final = 128
 
 _HEADER: Final = b"x-request-id"
+_CLOSE: Final = (b"connection", b"close")
 _ALLOWED: Final = frozenset(string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~:/=@,;()[]{}<>?")
 _LABELS: Final = {route: route for route in ROUTES} | {"/v1/score": "/score"}
 
@@ -31,12 +35,16 @@ class Envelope:
     Args:
         app: the application.
         metrics: told of every answer.
+        draining: whether the service is about to end.
         clock: seconds.
 
     """
 
-    def __init__(self, app: App, *, metrics: Metrics, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, app: App, *, metrics: Metrics, draining: Callable[[], bool], clock: Callable[[], float]
+    ) -> None:
         self._app = app
+        self._draining = draining
         self._metrics = metrics
         self._clock = clock
 
@@ -53,10 +61,8 @@ class Envelope:
             nonlocal code
             if message["type"] == "http.response.start":
                 code = message["status"]
-                message["headers"] = [
-                    *message.get("headers", ()),
-                    (_HEADER, scope[REQUEST_ID].encode("ascii")),
-                ]
+                headers = [*message.get("headers", ()), (_HEADER, scope[REQUEST_ID].encode("ascii"))]
+                message["headers"] = [*headers, _CLOSE] if self._draining() else headers
             await send(message)
 
         try:

@@ -1,7 +1,8 @@
 """`python -m service.wiring.child SOCKET STATUS`: one of several workers; started by `processes`, not by people.
 
-Its standard input brings the settings as one line and then stays open for as long as the parent lives. To the
-descriptor STATUS it writes one line of JSON: `{"ready": true}`, or why it could not start.
+Its standard input brings two lines, the settings and whether it replaces another worker; then an empty line once all
+workers are ready; and it stays open for as long as the parent lives. To the descriptor STATUS it writes one line of
+JSON: `{"ready": true}`, or why it could not start.
 """
 
 import json
@@ -13,12 +14,13 @@ import threading
 from contract.errors import LongsightError
 from service.settings import Settings
 from service.wiring import configure_logging
-from service.wiring.worker import Worker
+from service.wiring.worker import Company, Worker
 
 
 def main() -> int:
     """Serve until the parent says so, or is gone; returns the exit code."""
     settings = Settings.model_validate_json(sys.stdin.buffer.readline())
+    replaces = bool(json.loads(sys.stdin.buffer.readline()))
     configure_logging(settings)
     status = os.fdopen(int(sys.argv[2]), "w", encoding="utf-8")
 
@@ -27,8 +29,9 @@ def main() -> int:
         status.flush()
 
     with socket.socket(fileno=int(sys.argv[1])) as listener:
-        worker = Worker(settings, listener, on_ready=lambda: report(ready=True))
-        threading.Thread(target=_end_with_parent, args=(worker,), daemon=True).start()
+        company = Company(on_ready=lambda: report(ready=True), replaces=replaces)
+        worker = Worker(settings, listener, company=company)
+        threading.Thread(target=_obey_parent, args=(worker,), daemon=True).start()
         try:
             worker.run()
         except LongsightError as error:
@@ -37,9 +40,9 @@ def main() -> int:
     return 0
 
 
-def _end_with_parent(worker: Worker) -> None:
-    while sys.stdin.buffer.read(1):
-        pass
+def _obey_parent(worker: Worker) -> None:
+    while sys.stdin.buffer.readline():
+        worker.open()
     worker.end_soon()
 
 

@@ -73,7 +73,15 @@ class _Child:
     process: subprocess.Popen[bytes]
     status: int
     ready: bool = False
+    opened: bool = False
     failure: dict[str, Any] | None = None
+
+    def tell(self, *lines: bytes) -> None:
+        """Write to its standard input; one that is dead is found out elsewhere."""
+        assert self.process.stdin is not None, "asked for a pipe"
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(b"".join(line + b"\n" for line in lines))
+            self.process.stdin.flush()
 
 
 class _Supervisor:
@@ -83,9 +91,9 @@ class _Supervisor:
         self._children: list[_Child] = []
         self._signals: list[int] = []
         self._ending = False
-        self._all_were_ready = False
+        self._complete = False  # all workers have been ready once
         self._pause_s = RESTART_S[0]
-        self._missing_until_s = 0.0
+        self._replace_at_s = 0.0
 
     def on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._signals.append(number)
@@ -93,22 +101,28 @@ class _Supervisor:
     def run(self) -> None:
         wanted = self._settings.server.workers
         self._children = [self._spawn() for _ in range(wanted)]
-        while self._children:
+        while self._children or not self._ending:
             self._forward_signals()
             for child in list(self._children):
                 _read_status(child)
                 if child.process.poll() is not None:
                     self._bury(child)
-            if (
-                not self._ending
-                and len(self._children) < wanted
-                and time.monotonic() >= self._missing_until_s
-            ):
+            self._open_the_ready()
+            missing = wanted - len(self._children)
+            if missing and not self._ending and time.monotonic() >= self._replace_at_s:
                 self._children.append(self._spawn())
-            if not self._all_were_ready and all(child.ready for child in self._children):
-                self._all_were_ready = True
-                logger.info("all %d workers are ready", wanted)
             time.sleep(POLL_S)
+
+    def _open_the_ready(self) -> None:
+        """Let workers answer: the first ones all at once, replacements as they come."""
+        if not self._complete and all(child.ready for child in self._children):
+            self._complete = True
+            logger.info("all %d workers are ready", len(self._children))
+        if self._complete:
+            for child in self._children:
+                if child.ready and not child.opened:
+                    child.tell(b"")
+                    child.opened = True
 
     def kill(self) -> None:
         """End what still runs; only after an error."""
@@ -131,10 +145,9 @@ class _Supervisor:
         )
         os.close(writing)
         os.set_blocking(reading, False)
-        assert process.stdin is not None, "asked for a pipe"
-        process.stdin.write(self._settings.model_dump_json().encode() + b"\n")
-        process.stdin.flush()
-        return _Child(process, reading)
+        child = _Child(process, reading)
+        child.tell(self._settings.model_dump_json().encode(), json.dumps(self._complete).encode())
+        return child
 
     def _forward_signals(self) -> None:
         while self._signals:
@@ -154,7 +167,7 @@ class _Supervisor:
             return
         if child.ready:
             self._pause_s = RESTART_S[0]
-        elif not self._all_were_ready:
+        elif not self._complete:
             raise _failure(child)
         logger.error(
             "worker %d ended with %d and is replaced in %g s",
@@ -162,7 +175,7 @@ class _Supervisor:
             child.process.returncode,
             self._pause_s,
         )
-        self._missing_until_s = time.monotonic() + self._pause_s
+        self._replace_at_s = time.monotonic() + self._pause_s
         self._pause_s = min(2 * self._pause_s, RESTART_S[1])
 
 

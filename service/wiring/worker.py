@@ -13,6 +13,7 @@ import math
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib import metadata
 from typing import Final
 
@@ -41,27 +42,43 @@ class _Server(uvicorn.Server):
         yield
 
 
+@dataclass(frozen=True, slots=True)
+class Company:
+    """What a worker has to know when it is one of several.
+
+    Attributes:
+        on_ready: tells the parent; it calls `open` once all workers are ready.
+        replaces: it takes the place of one that died, while the others serve.
+
+    """
+
+    on_ready: Callable[[], None]
+    replaces: bool
+
+
 class Worker:
     """Serves one bundle on one socket.
 
     Args:
         settings: with the bundle's path, and the URL of a store that someone else keeps.
         listener: listens already.
-        on_ready: called once, when the first request may come.
+        company: of other workers on the same socket.
 
     """
 
     def __init__(
-        self, settings: Settings, listener: socket.socket, *, on_ready: Callable[[], None] | None = None
+        self, settings: Settings, listener: socket.socket, *, company: Company | None = None
     ) -> None:
         self._settings = settings
         self._listener = listener
-        self._on_ready = on_ready
+        self._company = company
+        self._opened = asyncio.Event()
         self._state = ServiceState()
         self._metrics = Metrics(CollectorRegistry())
         self._server = _Server(self._uvicorn_config())
         self._parts: Parts | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._starting: asyncio.Task[None] | None = None
 
     def run(self) -> None:
         """Serve until told to end; returns after the last answer.
@@ -73,10 +90,18 @@ class Worker:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(self._run())
 
+    def open(self) -> None:
+        """The other workers are ready too; may be called from another thread."""
+        self._on_loop(self._opened.set)
+
     def end_soon(self) -> None:
         """Drain without delay; may be called from another thread."""
+        self._on_loop(self._drain, 0.0)
+
+    def _on_loop(self, call: Callable[..., object], *arguments: object) -> None:
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._drain, 0.0)
+            with contextlib.suppress(RuntimeError):  # it has ended already
+                self._loop.call_soon_threadsafe(call, *arguments)
 
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -84,9 +109,14 @@ class Worker:
         self._loop.add_signal_handler(signal.SIGINT, self._drain, 0.0)
         starting = asyncio.create_task(self._start())
         starting.add_done_callback(self._on_started)
+        self._starting = starting
         try:
-            await self._server.serve(sockets=[self._listener])
-            if starting.done():
+            if self._company is not None and self._company.replaces:
+                # the others answer meanwhile; a caller of ours would only hear that we are not ready
+                await asyncio.wait([starting])
+            if not self._server.should_exit:
+                await self._server.serve(sockets=[self._listener])
+            if starting.done() and not starting.cancelled():
                 starting.result()
         finally:
             starting.cancel()
@@ -113,6 +143,10 @@ class Worker:
         state.reason = "starting: waiting for the store"
         await self._wait_for_store(parts)
         _settle_garbage_collector()
+        if self._company is not None:
+            state.reason = "starting: waiting for the other workers"
+            self._company.on_ready()
+            await self._opened.wait()
         state.reason = ""
         logger.info(
             "ready after %.1f s: %s %s at %s, device %s, %d run(s) at a time, store %s",
@@ -124,8 +158,6 @@ class Worker:
             threads_of(settings),
             _store_words(parts),
         )
-        if self._on_ready is not None:
-            self._on_ready()
 
     async def _wait_for_store(self, parts: Parts) -> None:
         """Wait for the store and the catalogue; for ever only if a store is required."""
@@ -175,6 +207,8 @@ class Worker:
 
     def _stop_listening(self) -> None:
         self._server.should_exit = True
+        if self._starting is not None and not self._starting.done():
+            self._starting.cancel()
 
     async def _close(self) -> None:
         if self._parts is not None:
