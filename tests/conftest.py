@@ -1,5 +1,6 @@
-"""What holds for every test: small tensors, so one thread; more only wait for each other on a busy machine."""
+"""What holds for every test: one thread for small tensors, and onnxruntime writes nothing outside the repository."""
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # more threads only wait for each other on a busy machine
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -1,5 +1,6 @@
 """Offline scores of a split, and the metrics made of them."""
 
+import math
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -59,7 +60,10 @@ def row_weights(dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.float64
 
 
 def split_metrics(dataset: Dataset, rows: NDArray[np.int64], logit: NDArray[np.float32]) -> dict[str, Any]:
-    """Return the metrics of scored rows (ascending): of all, and by length of the user's history."""
+    """Return the metrics of scored rows (ascending): of all, and by length of the user's history.
+
+    A metric that is undefined there (one class, no user with both) is None.
+    """
     starts = np.asarray(dataset.requests["first_row"])
     request = np.searchsorted(starts, rows, side="right") - 1
     requests = dataset.requests[request]
@@ -68,7 +72,8 @@ def split_metrics(dataset: Dataset, rows: NDArray[np.int64], logit: NDArray[np.f
 
     def measure(chosen: NDArray[np.bool_]) -> dict[str, Any]:
         metrics = evaluate_metrics(requests["user"][chosen], clicked[chosen], logit[chosen], weight[chosen])
-        return {**metrics, "requests": int(np.unique(request[chosen]).size)}
+        known = {name: None if math.isnan(value) else value for name, value in metrics.items()}
+        return {**known, "requests": int(np.unique(request[chosen]).size)}
 
     length = requests["end"] - requests["start"]
     by_length = {}

@@ -174,3 +174,16 @@ def test_an_unknown_model_or_split_is_named(dataset: Path, runs: Path, tmp_path:
         train(dataset, tmp_path / "run", model="dien")
     with pytest.raises(InputError, match="no such split"):
         evaluate(runs / "tin", split="future")
+
+
+def test_a_validation_without_a_user_of_both_classes_is_judged_by_its_log_loss(tmp_path: Path) -> None:
+    log = write_log(tmp_path / "log")
+    impressions = pl.read_parquet(log / "impressions.parquet")
+    late = pl.col("timestamp") >= 70_000
+    first = pl.col("user_id").is_in([f"u{i}" for i in range(20)])
+    clicked = pl.when(late).then(first.cast(pl.Int64)).otherwise(pl.col("clicked"))
+    impressions.with_columns(clicked=clicked).write_parquet(log / "impressions.parquet")
+    prepare(log, tmp_path / "dataset")
+    record = train(tmp_path / "dataset", tmp_path / "run", model="mean_pool", settings=FAST)
+    assert record["metrics"]["validation"]["gauc"] is None
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["best_epoch"] >= 0
