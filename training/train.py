@@ -77,7 +77,7 @@ def train(
     )
     with atomic_folder(run, marker=MARKER) as folder:
         started = time.perf_counter()
-        with (folder / "metrics.jsonl").open("w", encoding="utf-8") as journal:
+        with (folder / "metrics.jsonl").open("w", encoding="utf-8", buffering=1) as journal:
             trainer.fit(journal.write)
         best = trainer.best
         built.load_state_dict(best.weights)
