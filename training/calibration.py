@@ -105,7 +105,19 @@ def _newton(x: Floats, y: Floats, w: Floats, *, start: tuple[float, float]) -> t
         theta, loss = trial, trial_loss
         if moved < _TOLERANCE:
             break
-    return float(theta[0]), float(theta[1])
+    return float(theta[0]), _best_shift(theta, x, y, w)
+
+
+def _best_shift(theta: Floats, x: Floats, y: Floats, w: Floats) -> float:
+    """Return the best b for this a: a slope at its limit leaves the joint steps short of it."""
+    scaled, b = np.exp(theta[0]) * x, float(theta[1])
+    for _ in range(_STEPS):
+        p = sigmoid(scaled + b)
+        step = float(w @ (p - y)) / float(w @ (p * (1 - p)))
+        b -= step
+        if abs(step) < _TOLERANCE:
+            break
+    return b
 
 
 def _loss(theta: Floats, x: Floats, y: Floats, w: Floats) -> float:
@@ -126,4 +138,7 @@ def _newton_step(theta: Floats, x: Floats, y: Floats, w: Floats) -> Floats:
     newton = gauss + np.array([[error @ toward, 0.0], [0.0, 0.0]])
     matrix = newton if newton[0, 0] > 0 and np.linalg.det(newton) > 0 else gauss
     step: Floats = np.linalg.solve(matrix, gradient)
+    if abs(theta[0]) >= _LOG_SLOPE_LIMIT and step[0] * theta[0] < 0:
+        # At its limit and pushed outward, the slope stays and the shift finds its own minimum.
+        return np.array([0.0, gradient[1] / matrix[1, 1]])
     return step
