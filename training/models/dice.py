@@ -69,5 +69,5 @@ class Activation(nn.Module):
         if self.prelu is not None:
             # torch takes axis 1 for the units
             return nn.functional.prelu(x.flatten(0, -2), self.prelu.weight).view(x.shape)
-        # In place: the pre-activation isn't needed again, and [N, L, H] is the largest tensor there is.
-        return x.relu_() if self.name == "relu" else x.sigmoid_()
+        # Not in place: x is a view of a matrix product, and autograd would copy it whole to undo that.
+        return x.relu() if self.name == "relu" else x.sigmoid()
