@@ -148,6 +148,11 @@ class Dataset:
         rows: NDArray[np.int64] = np.repeat(first, counts) + np.arange(int(counts.sum()))
         return rows
 
+    def request_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the request of each impression row."""
+        found: NDArray[np.int64] = np.searchsorted(self.requests["first_row"], rows, side="right") - 1
+        return found
+
     def column(self, group: Group, name: str) -> Array:
         """Return the packed column of an ad, user (per id) or context (per row) field."""
         return self.array(f"row_context_{name}" if group == "context" else f"{group}_{name}")

@@ -64,8 +64,7 @@ def split_metrics(dataset: Dataset, rows: NDArray[np.int64], logit: NDArray[np.f
 
     A metric that is undefined there (one class, no user with both) is None.
     """
-    starts = np.asarray(dataset.requests["first_row"])
-    request = np.searchsorted(starts, rows, side="right") - 1
+    request = dataset.request_of(rows)
     requests = dataset.requests[request]
     clicked = np.asarray(dataset.row("clicked")[rows])
     weight = row_weights(dataset, rows)

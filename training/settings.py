@@ -26,6 +26,11 @@ class TrainSettings(BaseModel):
     )
     weight_decay: float = Field(0.0, ge=0, le=1, description="Decoupled decay of everything but the tables.")
     gradient_clip: float = Field(5.0, gt=0, description="Largest norm of the gradient.")
+    calibration_half_life_days: float = Field(
+        7.0,
+        ge=0,
+        description="Calibration counts a validation row this much older half as much; 0 = all alike.",
+    )
     patience: int = Field(
         1, ge=1, description="Epochs without a better validation GAUC before training stops."
     )

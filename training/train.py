@@ -82,7 +82,13 @@ def train(
         best = trainer.best
         built.load_state_dict(best.weights)
         torch.save(best.weights, folder / "checkpoint.pt")
-        calibration, metrics = _calibrate(opened, built.to("cpu"), source, progress)
+        calibration, metrics = _calibrate(
+            opened,
+            built.to("cpu"),
+            source,
+            half_life_days=training.calibration_half_life_days,
+            progress=progress,
+        )
         record = {
             "format": FORMAT,
             "model": model,
@@ -272,14 +278,33 @@ def _loss_weights(dataset: Dataset) -> NDArray[np.float32] | None:
 
 
 def _calibrate(
-    dataset: Dataset, model: CtrModel, source: BatchSource, progress: Progress | None
+    dataset: Dataset,
+    model: CtrModel,
+    source: BatchSource,
+    *,
+    half_life_days: float,
+    progress: Progress | None,
 ) -> tuple[Calibration, dict[str, Any]]:
     """Fit the calibration on validation; returns it with the calibrated metrics there."""
     chosen = dataset.requests_of("validation")
     rows, raw = score_requests(model, source, chosen, progress=progress, label="calibration")
     clicked = np.asarray(dataset.row("clicked")[rows])
-    calibration = fit_calibration(raw, clicked, row_weights(dataset, rows))
+    weights = row_weights(dataset, rows) * _recency(dataset, rows, half_life_days)
+    calibration = fit_calibration(raw, clicked, weights)
     return calibration, split_metrics(dataset, rows, calibration.apply(raw))
+
+
+def _recency(dataset: Dataset, rows: NDArray[np.int64], half_life_days: float) -> NDArray[np.float64]:
+    """Return 2^(-age / half-life) of impression rows; age counts from the newest of them.
+
+    Click rates drift, and the newest are nearest to what will be served.
+    """
+    if not half_life_days:
+        return np.ones(len(rows))
+    time = dataset.requests["timestamp"][dataset.request_of(rows)]
+    age_days = (time.max() - time) / 86_400
+    recency: NDArray[np.float64] = np.exp2(-age_days / half_life_days)
+    return recency
 
 
 def _check_device(device: str) -> None:

@@ -82,7 +82,8 @@ def test_probability_is_the_sigmoid_of_the_logit(pair: tuple[Run, Bundle]) -> No
     _, bundle = pair
     outputs = Session(bundle.graph_path).run(bundle.golden()[0].tensors)
     logit_UN = outputs["logit"].astype(np.float64)
-    np.testing.assert_allclose(outputs["probability"], 1 / (1 + np.exp(-logit_UN)), rtol=1e-6)
+    # absolute: onnxruntime's sigmoid is coarse far out, so what is served comes from the logit
+    np.testing.assert_allclose(outputs["probability"], 1 / (1 + np.exp(-logit_UN)), atol=1e-6)
 
 
 def test_a_score_does_not_depend_on_its_company(pair: tuple[Run, Bundle]) -> None:

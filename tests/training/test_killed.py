@@ -40,7 +40,8 @@ def test_a_stopped_training_leaves_no_run(tmp_path: Path, how: int) -> None:
     run.parent.mkdir()
     arguments = ["train", str(tmp_path / "dataset"), str(run), "--model", "tin", *FAST, *LONG]
     code = _kill_half_way(arguments, run, how=how)
-    assert code == (130 if how == signal.SIGINT else -signal.SIGKILL)
+    # CPython ends by the signal itself where Ctrl-C met it inside an exec() of some import: a shell says 130 to both
+    assert code in ({130, -signal.SIGINT} if how == signal.SIGINT else {-signal.SIGKILL})
     assert not run.exists()
     train(tmp_path / "dataset", run, model="popularity")
     assert Run.load(run).model_name == "popularity"
