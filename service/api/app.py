@@ -20,6 +20,7 @@ from service.metrics import CONTENT_TYPE as METRICS_TEXT
 from service.metrics import Metrics
 
 TITLE: Final = "Longsight"
+SCORE_PATHS: Final = ("/score", "/v1/score")
 
 
 def build_app(
@@ -54,7 +55,8 @@ def build_app(
     _add_probes(app, state, metrics)
     _add_documentation(app, state)
     app.add_exception_handler(HTTPException, _on_http_exception)
-    return Envelope(app, metrics=metrics, draining=lambda: state.draining, clock=clock)
+    direct = dict.fromkeys(SCORE_PATHS, score)
+    return Envelope(app, direct=direct, metrics=metrics, draining=lambda: state.draining, clock=clock)
 
 
 class _RawRoute(APIRoute):
@@ -70,7 +72,8 @@ def _documented() -> None:
 
 
 def _add_score(app: FastAPI, score: ScoreEndpoint) -> None:
-    for path, alias in (("/score", False), ("/v1/score", True)):
+    for path in SCORE_PATHS:
+        alias = path != SCORE_PATHS[0]
         app.router.routes.append(
             _RawRoute(
                 path,

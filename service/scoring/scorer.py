@@ -1,29 +1,31 @@
 """One request from its ids to its probabilities: history, encoding, graph.
 
+The candidates are encoded while the store looks for the history.
 Whatever happens to the store, a request is scored: without a history, and flagged so. A deadline leaves at most half
 of the time to the store, so that a slow one degrades an answer instead of preventing it.
 """
 
+import asyncio
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from contract import keys
-from contract.encoder import Encoder, Tensors
-from contract.schema import RawValue
+from contract.encoder import Encoder
 from service.batching.admission import Admission
 from service.batching.engine import Engine
 from service.errors import DeadlineExceededError, InferenceError, OverloadedError
 from service.history.result import History
 from service.metrics import Metrics
-from service.scoring.features import RequestFeatures
+from service.scoring.encoding import Ads, RequestEncoder
 from service.scoring.inputs import InputCounter
 from service.scoring.request import ScoreAnswer, ScoreRequest
 
-ANONYMOUS = 0
+ANONYMOUS: Final = 0
+LEAST_LOGIT: Final = -700.0  # exp(700) is the largest that float64 holds, and 1e-304 is small enough
 
 
 class Histories(Protocol):
@@ -31,28 +33,6 @@ class Histories(Protocol):
 
     async def fetch(self, user_key: int, at: int, deadline: float | None = None) -> History:
         """Return the user's records before second `at`; never raises for a store that fails or is late."""
-        ...
-
-
-class AdColumns(Protocol):
-    """Encoded columns of N ads, and how many of them are unknown."""
-
-    @property
-    def tensors(self) -> Tensors:
-        """`ad_<field>` [N], the caller's to change."""
-        ...
-
-    @property
-    def unknown(self) -> int:
-        """How many of the N ids the catalogue lacks."""
-        ...
-
-
-class Ads(Protocol):
-    """Where ads come from."""
-
-    def columns_for(self, ids: Any) -> AdColumns:  # noqa: ANN401 - a sequence of str | int
-        """Return the columns of ads by their ids."""
         ...
 
 
@@ -83,16 +63,14 @@ class Scorer:
         metrics: Metrics,
         clock: Callable[[], float],
     ) -> None:
-        self._encoder = encoder
+        self._encoder = RequestEncoder(encoder, ads)
         self._inputs = inputs
         self._histories = histories
-        self._ads = ads
         self._engine = engine
         self._admission = admission
         self._metrics = metrics
         self._clock = clock
         self._counter = InputCounter(encoder, metrics)
-        self._features = RequestFeatures(encoder)
 
     async def score(self, request: ScoreRequest) -> ScoreAnswer:
         """Return the probabilities of the request's candidates.
@@ -134,15 +112,24 @@ class Scorer:
     async def _score(self, request: ScoreRequest, count: int) -> ScoreAnswer:
         clock = self._clock
         started_s = clock()
-        history = await self._history(request, started_s)
+        reading = asyncio.ensure_future(self._history(request, started_s))
+        try:
+            await _sent()
+            early_s = clock()
+            candidates, unknown = self._encoder.candidates(request)
+            early_s = clock() - early_s
+            history = await reading
+        finally:
+            reading.cancel()
         read_s = clock()
         if read_s > request.deadline_s:
             self._metrics.shed["deadline"].inc()
             raise DeadlineExceededError("the deadline passed before the scoring began")
-        tensors, unknown = self._encode(request, history, count)
+        tensors = self._encoder.user(request, history) | candidates
+        inputs = {name: tensors[name] for name in self._inputs}
         encoded_s = clock()
         job = await self._engine.score(
-            {name: tensors[name] for name in self._inputs},
+            inputs,
             candidates=count,
             length=tensors["history_mask"].shape[1],
             deadline_s=request.deadline_s,
@@ -156,8 +143,8 @@ class Scorer:
             history_extended=history.extended,
             unknown_ads=unknown,
             stage_s={
-                "history": read_s - started_s,
-                "encode": encoded_s - read_s,
+                "history": read_s - started_s - early_s,
+                "encode": encoded_s - read_s + early_s,
                 "queue": job.started_s - job.submitted_s,
                 "infer": job.ended_s - job.started_s,
             },
@@ -166,33 +153,16 @@ class Scorer:
 
     async def _history(self, request: ScoreRequest, now_s: float) -> History:
         user_key = ANONYMOUS if request.user_id is None else keys.key(request.user_id)
-        patience_s = (request.deadline_s - now_s) / 2
-        deadline_s = None if np.isinf(patience_s) else now_s + patience_s
+        deadline_s = None
+        if request.deadline_s < math.inf:
+            deadline_s = now_s + (request.deadline_s - now_s) / 2
         return await self._histories.fetch(user_key, request.timestamp, deadline_s)
 
-    def _encode(self, request: ScoreRequest, history: History, count: int) -> tuple[Tensors, int]:
-        """Return the tensors of the request, U = 1, and how many of its ads are unknown."""
-        encoder = self._encoder
-        tensors = encoder.history([history.records], [request.timestamp])
-        ads = self._ads.columns_for(request.ad_ids)
-        columns = dict(ads.tensors)
-        for name, values in request.overrides.items():
-            columns[f"ad_{name}"] = self._overridden(name, columns[f"ad_{name}"], values)
-        if encoder.schema.user:
-            profile: dict[str, RawValue] = {"user_id": request.user_id, **history.profile}
-            tensors |= self._features.user(profile)
-        columns |= self._features.context(count, request.context, request.candidate_context)
-        for name, column_N in columns.items():
-            tensors[name] = column_N[None]
-        return tensors, ads.unknown
 
-    def _overridden(self, name: str, column_N: NDArray[Any], values: Sequence[RawValue]) -> NDArray[Any]:
-        """Return a copy of an ad field's column with the values that are not None in their places."""
-        places = [index for index, value in enumerate(values) if value is not None]
-        given = self._encoder.pack("ad", name, [values[index] for index in places])
-        changed = column_N.copy()
-        changed[places] = self._encoder.encode_packed("ad", name, given)
-        return changed
+async def _sent() -> None:
+    """Give the store's task the two turns of the loop in which it sends a read, before the CPU is used for more."""
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
 
 
 def probabilities(logit_N: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -203,8 +173,9 @@ def probabilities(logit_N: NDArray[np.float32]) -> NDArray[np.float64]:
 
     """
     x_N = logit_N.astype(np.float64)
-    if not math.isfinite(x_N.sum()):  # one NaN or infinity is enough
+    total = float(x_N.sum())
+    if not math.isfinite(total):  # one NaN or infinity is enough
         raise InferenceError("the model's answer is not a number for some candidates")
-    with np.errstate(over="ignore"):  # exp(800) is infinite, and 1 / (1 + infinity) is right
-        scores_N: NDArray[np.float64] = 1.0 / (1.0 + np.exp(-x_N))
+    np.maximum(x_N, LEAST_LOGIT, out=x_N)
+    scores_N: NDArray[np.float64] = 1.0 / (1.0 + np.exp(-x_N))
     return scores_N
