@@ -12,6 +12,7 @@ from training.batches import Batch, BatchSource, scoring_order
 from training.dataset import Dataset
 from training.metrics import evaluate_metrics
 from training.models import CtrModel
+from training.weights import row_weights
 
 Progress = Callable[[int, int | None, str], None]
 
@@ -51,12 +52,6 @@ def score_requests(
     row, logit = np.concatenate(rows), np.concatenate(logits)
     order = np.argsort(row)
     return row[order], logit[order]
-
-
-def row_weights(dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return 1 / sampling rate of impression rows; 1 where the rate is unknown."""
-    rate = np.asarray(dataset.row("rate")[rows], dtype=np.float64)
-    return np.where(np.isnan(rate), 1.0, 1.0 / rate)
 
 
 def split_metrics(dataset: Dataset, rows: NDArray[np.int64], logit: NDArray[np.float32]) -> dict[str, Any]:

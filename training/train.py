@@ -25,8 +25,9 @@ from training.models import CtrModel, build_model
 from training.models.popularity import Popularity
 from training.provenance import provenance
 from training.run import FORMAT, MARKER, feature_spec, write_encoder
-from training.scoring import Progress, inputs_of, row_weights, score_requests, split_metrics
+from training.scoring import Progress, inputs_of, score_requests, split_metrics
 from training.settings import TrainSettings, resolve_settings
+from training.weights import loss_weights, recency, row_weights
 
 Write = Callable[[str], object]
 """Takes a line of `metrics.jsonl`."""
@@ -148,7 +149,7 @@ class _Trainer:
         self._generator = np.random.default_rng(seed)
         self._chosen = dataset.requests_of("train")
         self._validation = dataset.requests_of("validation")
-        self._weights = _loss_weights(dataset)
+        self._weights = loss_weights(dataset)
 
     def fit(self, write: Write) -> None:
         """Train until the last epoch, until validation GAUC stops rising, or until the loss is not a number."""
@@ -264,19 +265,6 @@ def _ahead(source: BatchSource, order: list[NDArray[np.int64]]) -> Iterator[Batc
         yield waiting.result()
 
 
-def _loss_weights(dataset: Dataset) -> NDArray[np.float32] | None:
-    """Return a weight per impression row, mean 1 over training, or None where the loss is unweighted.
-
-    Unweighted if the rates are unknown, or if every clicked row was kept and the others with one constant
-    rate: that shifts the log-odds by a constant, which calibration takes back.
-    """
-    sampling = dataset.manifest["sampling"]
-    if not sampling["known"] or (sampling["clicked"] == 1.0 and sampling["not_clicked"] is not None):
-        return None
-    weights = row_weights(dataset, np.arange(len(dataset.row("rate")))).astype(np.float32)
-    return weights / np.float32(weights[dataset.rows_of(dataset.requests_of("train"))].mean())
-
-
 def _calibrate(
     dataset: Dataset,
     model: CtrModel,
@@ -289,22 +277,9 @@ def _calibrate(
     chosen = dataset.requests_of("validation")
     rows, raw = score_requests(model, source, chosen, progress=progress, label="calibration")
     clicked = np.asarray(dataset.row("clicked")[rows])
-    weights = row_weights(dataset, rows) * _recency(dataset, rows, half_life_days)
+    weights = row_weights(dataset, rows) * recency(dataset, rows, half_life_days)
     calibration = fit_calibration(raw, clicked, weights)
     return calibration, split_metrics(dataset, rows, calibration.apply(raw))
-
-
-def _recency(dataset: Dataset, rows: NDArray[np.int64], half_life_days: float) -> NDArray[np.float64]:
-    """Return 2^(-age / half-life) of impression rows; age counts from the newest of them.
-
-    Click rates drift, and the newest are nearest to what will be served.
-    """
-    if not half_life_days:
-        return np.ones(len(rows))
-    time = dataset.requests["timestamp"][dataset.request_of(rows)]
-    age_days = (time.max() - time) / 86_400
-    recency: NDArray[np.float64] = np.exp2(-age_days / half_life_days)
-    return recency
 
 
 def _check_device(device: str) -> None:
