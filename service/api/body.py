@@ -12,6 +12,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import CoreSchema, SchemaValidator, ValidationError
 from pydantic_core import core_schema as cs
 
+from contract.encoder import LARGEST_NUMBER
 from contract.keys import MAX_ID_BYTES
 from contract.schema import Schema, SchemaField
 from service.api.complaints import complaints_of
@@ -136,7 +137,9 @@ def _value(field: SchemaField) -> CoreSchema:
         return cs.any_schema()
     if field.type == "categorical":
         return cs.nullable_schema(_id())
-    return cs.nullable_schema(cs.float_schema(strict=True, allow_inf_nan=False))
+    return cs.nullable_schema(
+        cs.float_schema(strict=True, allow_inf_nan=False, ge=-LARGEST_NUMBER, le=LARGEST_NUMBER)
+    )
 
 
 def _id(most: int | None = None) -> CoreSchema:

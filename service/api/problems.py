@@ -33,11 +33,6 @@ STATUS: Final[Mapping[type[ServiceError], tuple[int, str]]] = {
 }
 
 
-def status_of(error: BaseException) -> int:
-    """Return the HTTP status of an error."""
-    return STATUS.get(type(error), (500, ""))[0]  # type: ignore[arg-type]
-
-
 def problem_of(error: BaseException, request_id: str) -> tuple[int, bytes, dict[str, str]]:
     """Return status, body and further headers of the answer to an error; one that is not ours is told as a bug."""
     if not isinstance(error, ServiceError):

@@ -71,6 +71,7 @@ class ScoreEndpoint:
             scope[REQUEST_ID] = _header_id(body, scope[REQUEST_ID])
             parsed_s = self._clock()
             answer = await self._score(served, request, receive)
+            responding_s = self._clock()
         except CallerLeftError:
             self._metrics.shed["caller_left"].inc()
             return
@@ -80,7 +81,12 @@ class ScoreEndpoint:
         except InputError as error:
             await send_problem(requests.too_long(body, error), scope, send)
             return
-        await self._respond(scope, send, served, body, answer, parse_s=parsed_s - arrived_s)
+        content = _content(served, body, answer, request_id=scope[REQUEST_ID])
+        content_type, data = _encoded(content, headers)
+        answer.stage_s["parse"] = parsed_s - arrived_s
+        answer.stage_s["respond"] = self._clock() - responding_s
+        timing = ", ".join(f"{stage};dur={seconds * 1e3:.3f}" for stage, seconds in answer.stage_s.items())
+        await send_bytes(send, 200, data, content_type=content_type, headers={"server-timing": timing})
         served.scorer.observe(answer)
 
     def _read(
@@ -98,7 +104,9 @@ class ScoreEndpoint:
         return body, requests.request_of(body, moment, default_deadline_ms=self._default_deadline_ms)
 
     async def _score(self, served: Served, request: ScoreRequest, receive: Receive) -> ScoreAnswer:
-        """Score, and give up if the caller leaves meanwhile."""
+        """Score, and give up if the caller leaves meanwhile; one who is alone keeps nobody waiting."""
+        if not served.scorer.busy:
+            return await served.scorer.score(request)
         watch = _CallerWatch(receive)
         try:
             return await served.scorer.score(request)
@@ -108,29 +116,6 @@ class ScoreEndpoint:
             raise
         finally:
             watch.stop()
-
-    async def _respond(
-        self, scope: Scope, send: Send, served: Served, body: Body, answer: ScoreAnswer, *, parse_s: float
-    ) -> None:
-        started_s = self._clock()
-        request_id = body.get("request_id")
-        content: dict[str, Any] = {
-            "request_id": scope[REQUEST_ID] if request_id is None else request_id,
-            "model": served.name,
-            "version": served.version,
-            "scores": answer.scores,
-            "history": {
-                "status": answer.history_status,
-                "length": answer.history_length,
-                "newest_age_s": answer.newest_age_s,
-            },
-            "unknown_ads": answer.unknown_ads,
-        }
-        content_type, data = _encoded(content, dict(scope["headers"]))
-        answer.stage_s["parse"] = parse_s
-        answer.stage_s["respond"] = self._clock() - started_s
-        timing = ", ".join(f"{stage};dur={seconds * 1e3:.3f}" for stage, seconds in answer.stage_s.items())
-        await send_bytes(send, 200, data, content_type=content_type, headers={"server-timing": timing})
 
 
 class _CallerWatch:
@@ -193,6 +178,22 @@ async def read_body(receive: Receive, headers: dict[bytes, bytes], *, limit: int
 
 def _is_msgpack(headers: dict[bytes, bytes]) -> bool:
     return b"msgpack" in headers.get(b"content-type", b"")
+
+
+def _content(served: Served, body: Body, answer: ScoreAnswer, *, request_id: str) -> dict[str, Any]:
+    given = body.get("request_id")
+    return {
+        "request_id": request_id if given is None else given,
+        "model": served.name,
+        "version": served.version,
+        "scores": answer.scores,
+        "history": {
+            "status": answer.history_status,
+            "length": answer.history_length,
+            "newest_age_s": answer.newest_age_s,
+        },
+        "unknown_ads": answer.unknown_ads,
+    }
 
 
 def _encoded(content: dict[str, Any], headers: dict[bytes, bytes]) -> tuple[str, bytes]:

@@ -9,6 +9,7 @@ behind it, and two changes of thread are saved.
 """
 
 import asyncio
+import contextlib
 import logging
 import math
 import threading
@@ -69,7 +70,8 @@ class Engine:
         self._on_run, self._on_late = on_run, on_late
         self._inline_s = inline_s
         self._pace = _Pace()
-        self._permits = threading.Semaphore(running)
+        # without threads that prepare, the threads themselves are the limit
+        self._permits = threading.Semaphore(running) if prepared else contextlib.nullcontext()
         self._wake = threading.Condition(threading.Lock())
         self._closing = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -209,8 +211,9 @@ class Engine:
                 job.waiter.set_exception(
                     DeadlineExceededError(f"the deadline passed after {waited_ms:.1f} ms in the queue")
                 )
+        assert self._loop is not None, "work before start: this is a bug"
         for report in reports:
-            self._on_run(report)
+            self._loop.call_soon(self._on_run, report)  # after those who wait have gone on
 
 
 class _Pace:

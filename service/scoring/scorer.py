@@ -86,16 +86,24 @@ class Scorer:
         except OverloadedError:
             self._metrics.shed["queue_full"].inc()
             raise
-        self._metrics.queue_candidates.set(self._admission.inside)
         try:
-            return await self._score(request, count)
-        finally:
+            answer = await self._score(request, count)
+        except BaseException:
             self._admission.leave(count)
             self._metrics.queue_candidates.set(self._admission.inside)
+            raise
+        self._admission.leave(count)
+        return answer
+
+    @property
+    def busy(self) -> bool:
+        """Whether any request is inside."""
+        return self._admission.requests > 0
 
     def observe(self, answer: ScoreAnswer) -> None:
         """Count what an answer rests on; apart from `score`, so that the caller need not wait for it."""
         metrics = self._metrics
+        metrics.queue_candidates.set(self._admission.inside)
         for stage, seconds in answer.stage_s.items():
             metrics.stage_seconds[stage].observe(seconds)
         metrics.history[answer.history_status].inc()

@@ -26,6 +26,7 @@ from service.api.state import ServiceState
 from service.metrics import Metrics
 from service.settings import Settings
 from service.wiring.assembly import CLOCK, Parts, build, threads_of, verify, warm
+from service.wiring.protocol import OneWriteProtocol
 from service.wiring.sockets import url_of
 
 GC_THRESHOLDS: Final = (50_000, 50, 1000)
@@ -185,7 +186,7 @@ class Worker:
         )
         return uvicorn.Config(
             app,
-            http="httptools",
+            http=OneWriteProtocol,
             ws="none",
             lifespan="off",
             log_config=None,
