@@ -32,6 +32,8 @@ TRAINING: Final[dict[str, tuple[str, ...]]] = {
     # Enough for a good model within the demo's minutes; `longsight train` alone takes the full defaults.
     "tin": ("history_length=500", "epochs=2"),
     "din": ("history_length=100", "epochs=1"),
+    "mean_pool": (),
+    "popularity": (),
 }
 
 
@@ -52,12 +54,14 @@ def run_demo(*, model: str, port: int, once: bool, folder: Path, console: Consol
         LongsightError: a step failed; its own message has gone to stderr.
 
     """
+    if model not in TRAINING:
+        raise InputError(f"--model {model}: no such model; there are {', '.join(TRAINING)}")
     _check_port(port)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the service is ended too
     started = time.perf_counter()
     paths = {name: folder / name for name in ("log", "dataset", f"run-{model}", f"bundle-{model}", "valkey")}
     log, dataset, run, bundle, valkey = paths.values()
-    settings = [word for setting in TRAINING.get(model, ()) for word in ("--set", setting)]
+    settings = [word for setting in TRAINING[model] for word in ("--set", setting)]
     _step(console, log, "schema.toml", ["import", "complete-journey", str(folder / "raw"), str(log)])
     _step(console, dataset, "dataset.json", ["prepare", str(log), str(dataset)])
     _step(console, run, "run.json", ["train", str(dataset), str(run), "--model", model, *settings])

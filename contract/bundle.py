@@ -22,7 +22,6 @@ from contract.schema import Schema
 from contract.vocabulary import NameTable, Vocabulary
 
 GRAPH: Final = "model.onnx"
-WEIGHTS: Final = "model.onnx.data"
 VOCABULARIES: Final = "vocabularies"
 
 

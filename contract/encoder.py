@@ -26,6 +26,7 @@ Tensors: TypeAlias = dict[str, Array]
 
 AGE_ROWS: Final = 33  # 0 = padding, then 1 + floor(log2(age)) of ages up to 2^32 - 1 seconds: 1..32
 MAX_AGE_BUCKET: Final = AGE_ROWS - 1
+LARGEST_NUMBER: Final = float(np.finfo(np.float32).max)  # records and tensors hold no larger one
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class Transform:
         known = values[~np.isnan(values)]
         if field.transform != "standard" or not known.size:
             return cls(field.transform, field.default)
-        deviation = float(known.std())
+        # Of equal values: rounding may leave their deviation at 1e-17 rather than 0.
+        deviation = float(known.std()) if known.min() < known.max() else 1.0
         return cls("standard", field.default, float(known.mean()), deviation if deviation > 0 else 1.0)
 
     def apply(self, values: NDArray[Any]) -> NDArray[np.float32]:
@@ -255,6 +257,8 @@ def _number(place: str, value: RawValue) -> float:
         raise InputError(f"{place}: {value!r} is too large a number") from error
     if not math.isfinite(number):
         raise InputError(f"{place}: {value!r} is not finite; leave the field out (or null) if it is missing")
+    if abs(number) > LARGEST_NUMBER:
+        raise InputError(f"{place}: {value!r} is too large a number")
     return number
 
 

@@ -13,7 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from contract import keys
-from contract.encoder import Array
+from contract.encoder import LARGEST_NUMBER, Array
 from contract.errors import InputError, LogError
 from contract.records import MAX_TIMESTAMP, Records, empty_records, time_order
 from contract.schema import Schema, SchemaField
@@ -267,7 +267,9 @@ class _Table:
         else:
             if not nulls:
                 self.no_nulls(name)
-            self.refuse(name, ~column.cast(pl.Float64).is_finite(), "is not finite; null = missing")
+            wide = column.cast(pl.Float64)
+            self.refuse(name, ~wide.is_finite(), "is not finite; null = missing")
+            self.refuse(name, wide.abs() > LARGEST_NUMBER, "is too large a number")
 
     def require_values(self, name: str, allowed: list[str], what: str) -> None:
         if self.column(name).dtype not in _ID_TYPES:

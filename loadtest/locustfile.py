@@ -9,6 +9,7 @@ says where the time went, and the exit code is 1 if a threshold is crossed.
 
 import itertools
 import json
+import math
 import random
 import sys
 from argparse import Namespace
@@ -207,7 +208,7 @@ def quantile(values: list[float], share: float) -> float:
     if not values:
         return float("nan")
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 events.init_command_line_parser.add_listener(add_options)

@@ -16,6 +16,7 @@ A history is a slice of `records`: nothing is copied or padded on disk, whatever
 
 import hashlib
 import json
+import zipfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +27,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from contract.encoder import Array
-from contract.errors import DatasetError
+from contract.errors import DatasetError, InputError
 from contract.records import Records, record_dtype
 from contract.schema import Group, Schema, Split
 from contract.vocabulary import NameTable
@@ -45,6 +46,9 @@ REQUEST: Final = np.dtype(
         ("split", "u1"),
     ]
 )
+
+UNREADABLE: Final = (OSError, ValueError, EOFError, zipfile.BadZipFile)
+"""What numpy raises at a file that is no array: which of them depends on its first bytes."""
 
 SplitName = Literal["train", "validation", "test"]
 
@@ -163,16 +167,26 @@ class Dataset:
 
     def names(self, kind: Literal["ad", "user"]) -> NameTable:
         """Return the raw texts of ads or users by key."""
-        return NameTable.open(self.path / f"{kind}.names", self.ad_keys if kind == "ad" else self.user_keys)
+        return self._names(f"{kind}.names", self.ad_keys if kind == "ad" else self.user_keys)
 
     def texts(self, vocabulary: str) -> NameTable:
         """Return the raw texts of all ids of a vocabulary by key."""
         known = self.array(f"vocabulary_{vocabulary}_keys")
-        return NameTable.open(self.path / f"vocabulary_{vocabulary}.names", known)
+        return self._names(f"vocabulary_{vocabulary}.names", known)
 
     def impressions(self) -> pl.DataFrame:
-        """Return the log's ids, times and labels in the log's order."""
-        return pl.read_parquet(self.path / "impressions.parquet")
+        """Return the log's ids, times and labels in the log's order.
+
+        Raises:
+            DatasetError: the file is missing or damaged.
+
+        """
+        path = self.path / "impressions.parquet"
+        try:
+            return pl.read_parquet(path)
+        except (pl.exceptions.PolarsError, OSError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise DatasetError(f"{path}: not readable ({reason}); prepare the dataset again") from error
 
     def array(self, name: str) -> Array:
         """Map one array.
@@ -184,11 +198,19 @@ class Dataset:
         path = self.path / f"{name}.npy"
         try:
             mapped: Array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except UNREADABLE as error:
             raise DatasetError(
                 f"{path}: not readable as an array ({error}); prepare the dataset again"
             ) from error
         return mapped
+
+    def _names(self, file: str, known: NDArray[np.uint64]) -> NameTable:
+        try:
+            return NameTable.open(self.path / file, known)
+        except (InputError, OSError, ValueError) as error:
+            raise DatasetError(
+                f"{self.path / file}: not readable ({error}); prepare the dataset again"
+            ) from error
 
 
 def split_codes(timestamps: NDArray[np.int64], split: Split) -> NDArray[np.uint8]:

@@ -11,6 +11,7 @@ from contract.errors import InputError
 from contract.files import atomic_file
 from training.batches import BatchSource
 from training.dataset import SPLITS, Dataset, SplitName
+from training.metrics import sigmoid
 from training.run import Run
 from training.scoring import Progress, score_requests, split_metrics
 
@@ -46,9 +47,7 @@ def evaluate(
 
 def probability_of(logit: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the float64 sigmoid of float32 log-odds: what is served and what is written."""
-    wide = logit.astype(np.float64)
-    exponential = np.exp(-np.abs(wide))
-    return np.where(wide >= 0, 1.0, exponential) / (1.0 + exponential)
+    return sigmoid(logit.astype(np.float64))
 
 
 def _write_predictions(

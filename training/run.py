@@ -9,6 +9,7 @@
 """
 
 import json
+import pickle
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,13 +17,14 @@ from typing import Any, Final, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from contract.encoder import Encoder, Transform
 from contract.errors import LongsightError, RunError
 from contract.schema import Schema
 from contract.vocabulary import NameTable, Vocabulary
 from training.calibration import Calibration
-from training.dataset import Dataset
+from training.dataset import UNREADABLE, Dataset
 from training.models import CtrModel, build_model
 from training.models.features import FeatureSpec
 
@@ -66,10 +68,10 @@ class Run:
                 record["config"],
                 history_length=record["history_length"],
             )
-            model.load_state_dict(torch.load(path / "checkpoint.pt", weights_only=True, map_location="cpu"))
+            model.load_state_dict(_read_weights(path / "checkpoint.pt"))
         except LongsightError:
             raise
-        except (KeyError, ValueError, OSError, RuntimeError, TypeError) as error:
+        except (*UNREADABLE, KeyError, AttributeError, RuntimeError, TypeError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise RunError(f"{path}: damaged ({reason}); train the run again") from error
         return cls(path, record, encoder, model.eval())
@@ -149,10 +151,24 @@ def write_encoder(folder: Path, encoder: Encoder, dataset: Dataset) -> dict[str,
     return {name: asdict(transform) for name, transform in encoder.transforms.items()}
 
 
+def _read_keys(path: Path) -> NDArray[np.uint64]:
+    with path.open("rb") as file:  # opened here, since numpy forgets to close a file that it finds damaged
+        keys: NDArray[np.uint64] = np.load(file, allow_pickle=False)
+    return keys
+
+
+def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        weights: dict[str, torch.Tensor] = torch.load(path, weights_only=True, map_location="cpu")
+    except pickle.UnpicklingError as error:  # its own words are a page of advice on trusting files
+        raise RunError(f"{path}: damaged, it holds no weights; train the run again") from error
+    return weights
+
+
 def _read_encoder(path: Path, record: Mapping[str, Any]) -> Encoder:
     schema = Schema.from_json(record["schema"], place=str(path / MARKER))
     vocabularies = {
-        name: Vocabulary(spec, np.load(path / "vocabularies" / f"{name}.npy", allow_pickle=False))
+        name: Vocabulary(spec, _read_keys(path / "vocabularies" / f"{name}.npy"))
         for name, spec in schema.vocabularies.items()
     }
     transforms = {name: Transform(**values) for name, values in record["transforms"].items()}

@@ -22,7 +22,7 @@ class TrainSettings(BaseModel):
     epochs: int = Field(2, ge=1, le=1000, description="Most passes over the training split.")
     requests_per_batch: int = Field(64, ge=1, le=100_000, description="U of a training batch.")
     learning_rate: float = Field(
-        2e-3, gt=0, le=10, description="Adam's step at the start; falls linearly to 0."
+        2e-3, gt=0, le=10, description="Adam's step at the start; falls linearly to 2 % of it."
     )
     weight_decay: float = Field(0.0, ge=0, le=1, description="Decoupled decay of everything but the tables.")
     gradient_clip: float = Field(5.0, gt=0, description="Largest norm of the gradient.")

@@ -110,7 +110,7 @@ def train(
         }
         write_json_atomic(folder / MARKER, record)
     if trainer.failure is not None:
-        raise LongsightError(f"{run}: {trainer.failure}; kept the checkpoint of epoch {best.epoch}")
+        raise LongsightError(f"{run}: {trainer.failure}; kept the checkpoint of epoch {best.epoch + 1}")
     return record
 
 
@@ -167,7 +167,9 @@ class _Trainer:
             if not math.isfinite(loss):
                 self._give_up(epoch)
                 return
-            self._finish_epoch(epoch, loss, started, write)
+            if not self._finish_epoch(epoch, loss, started, write):
+                self._give_up(epoch)
+                return
             if epoch - self.best.epoch >= self.settings.patience:
                 self.stopped = f"validation GAUC did not rise for {self.settings.patience} epoch(s)"
                 return
@@ -228,12 +230,15 @@ class _Trainer:
         optimizer.step()
         return value, len(logit)
 
-    def _finish_epoch(self, epoch: int, loss: float, started: float, write: Write) -> None:
+    def _finish_epoch(self, epoch: int, loss: float, started: float, write: Write) -> bool:
+        """Validate and keep the weights if they are the best; False where a score is not a number."""
         trained = time.perf_counter() - started
         rows, logit = score_requests(
             self.model.to("cpu"), self.source, self._validation, progress=self._report, label="validation"
         )
         self.model.to(self.device)
+        if not np.isfinite(logit).all():  # the last step spoilt the weights, and no later loss shows it
+            return False
         metrics = split_metrics(self.dataset, rows, logit)
         gauc = metrics["gauc"] if metrics["gauc"] is not None else -metrics["log_loss"]
         if gauc > self.best.gauc:
@@ -247,6 +252,7 @@ class _Trainer:
             "validation": {name: metrics[name] for name in ("auc", "gauc", "log_loss")},
         }
         write(json.dumps(line) + "\n")
+        return True
 
     def _give_up(self, epoch: int) -> None:
         message = f"the loss is not a number in epoch {epoch + 1}; try a smaller learning_rate"

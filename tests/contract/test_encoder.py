@@ -130,7 +130,7 @@ def test_a_field_known_in_training_only_is_its_constant_at_serving() -> None:
     assert training["context_position"].tolist() == [7, 8]
 
 
-@pytest.mark.parametrize("value", ["7", True, float("inf"), float("nan"), 10**400])
+@pytest.mark.parametrize("value", ["7", True, float("inf"), float("nan"), 1e39, 10**400])
 def test_a_number_that_is_none_is_refused_with_its_field(value: Any) -> None:
     with pytest.raises(InputError, match=r"ad\.cost"):
         ENCODER.ads([{"cost": value}])
@@ -153,3 +153,5 @@ def test_a_standard_transform_is_fitted_on_what_is_known() -> None:
     fitted = Transform.fit(field, np.array([1.0, 3.0, np.nan]))
     assert (fitted.mean, fitted.deviation, fitted.default) == (2.0, 1.0, 2.0)
     assert Transform.fit(field, np.array([5.0, 5.0])).deviation == 1.0
+    assert np.full(100, 0.1).std() > 0  # of equal values, by rounding
+    assert Transform.fit(field, np.full(100, 0.1)).deviation == 1.0

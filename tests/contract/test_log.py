@@ -151,6 +151,7 @@ def test_users_are_optional(write: Write) -> None:
         ),
         ("behaviors", "price", ["a", "b", "c", "d"], "'price' is String; it must be a number"),
         ("behaviors", "price", [1.0, float("nan"), 2.0, 3.0], "row 1: nan is not finite"),
+        ("behaviors", "price", [1.0, 2.0, -1e39, 3.0], "row 2: -1e\\+39 is too large a number"),
         ("impressions", "clicked", [1, 2], "row 1: 2 is neither 0 nor 1"),
         ("impressions", "clicked", [None, 1], "row 0: None is null"),
         ("impressions", "clicked", [0.0, 1.0], "'clicked' is Float64"),

@@ -121,6 +121,9 @@ def test_a_damaged_dataset_is_named(log: Path, tmp_path: Path) -> None:
     (tmp_path / "d" / "row_clicked.npy").write_bytes(b"not an array")
     with pytest.raises(DatasetError, match=r"row_clicked\.npy"):
         Dataset.open(tmp_path / "d")
+    (tmp_path / "d" / "row_clicked.npy").write_bytes(b"")
+    with pytest.raises(DatasetError, match=r"row_clicked\.npy"):
+        Dataset.open(tmp_path / "d")
     (tmp_path / "d" / "dataset.json").write_text("{}")
     with pytest.raises(DatasetError, match="format"):
         Dataset.open(tmp_path / "d")

@@ -1,7 +1,10 @@
 """A dataset becomes a run, and a run becomes metrics and predictions."""
 
 import json
+import math
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -10,6 +13,7 @@ import torch
 
 from contract.errors import InputError, LongsightError, RunError
 from tests.support.logs import write_log
+from training import train as train_module
 from training.batches import BatchSource, training_order
 from training.dataset import Dataset
 from training.evaluate import evaluate, probability_of
@@ -127,6 +131,27 @@ def test_a_loss_that_is_no_number_stops_and_leaves_nothing(tmp_path: Path) -> No
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dataset", "log"]
 
 
+@pytest.mark.parametrize("when", ["in the loss", "after the last step"])
+def test_a_later_epoch_without_numbers_keeps_the_last_good_checkpoint(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    whole = train_module._Trainer._epoch
+
+    def spoilt(trainer: Any, epoch: int, *rest: Any) -> float:
+        loss = whole(trainer, epoch, *rest)
+        if epoch == 1 and when == "after the last step":
+            with torch.no_grad():
+                next(trainer.model.parameters()).fill_(math.nan)
+        return math.nan if epoch == 1 and when == "in the loss" else loss
+
+    monkeypatch.setattr(train_module._Trainer, "_epoch", spoilt)
+    with pytest.raises(LongsightError, match=r"not a number in epoch 2.*kept the checkpoint of epoch 1"):
+        train(dataset, tmp_path / "run", model="mean_pool", settings=FAST | {"epochs": 3, "patience": 9})
+    run = Run.load(tmp_path / "run")
+    assert run.record["best_epoch"] == 0
+    assert all(bool(value.isfinite().all()) for value in run.model.state_dict().values())
+
+
 def test_a_run_whose_dataset_changed_is_refused(log: Path, tmp_path: Path) -> None:
     prepare(log, tmp_path / "d")
     train(tmp_path / "d", tmp_path / "run", model="popularity")
@@ -143,6 +168,18 @@ def test_a_damaged_or_missing_run_is_named(runs: Path, tmp_path: Path) -> None:
     (copy / "run.json").write_bytes((runs / "tin" / "run.json").read_bytes())
     with pytest.raises(RunError, match="damaged"):
         Run.load(copy)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no weights", b"PK\x03\x04 no weights"], ids=["empty", "text", "zip"]
+)
+@pytest.mark.parametrize("file", ["checkpoint.pt", "vocabularies/kind.npy"])
+def test_a_run_with_a_damaged_file_is_named(runs: Path, tmp_path: Path, file: str, content: bytes) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(runs / "tin", run)
+    (run / file).write_bytes(content)
+    with pytest.raises(RunError, match="damaged"):
+        Run.load(run)
 
 
 @pytest.mark.parametrize(

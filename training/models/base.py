@@ -6,21 +6,18 @@ U requests, N candidate ads, L behaviours.
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
 from contract.errors import InputError
 
 ConfigT = TypeVar("ConfigT")
-_SWITCH = {"true": True, "false": False}
 
 
 class CtrModel(nn.Module, ABC):
     """A click model: inputs of the design's section 5 in, one uncalibrated log-odds per candidate out."""
 
-    learns_from_counts: ClassVar[bool] = False
-    """True: no gradient step applies; the trainer calls `fit_counts` once instead."""
     inputs: tuple[str, ...]
     """Names of exactly the tensors `forward` takes."""
     history_length: int

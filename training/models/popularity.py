@@ -5,7 +5,6 @@ U requests, N candidate ads, A rows of the ad's vocabulary.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -33,7 +32,6 @@ class Popularity(CtrModel):
     Counts are weighted by 1 / sampling rate. An unknown ad has the log-odds of r.
     """
 
-    learns_from_counts: ClassVar[bool] = True
     log_odds: Tensor
 
     def __init__(self, features: FeatureSpec, config: PopularityConfig, *, history_length: int) -> None:

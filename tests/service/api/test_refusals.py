@@ -87,6 +87,7 @@ def test_a_body_that_is_not_msgpack(served):
         ),
         (changed(candidates=[{"ad_id": "1", "ad": {"price": "2"}}]), "candidates[0].ad.price", "number"),
         (changed(candidates=[{"ad_id": "1", "ad": {"price": True}}]), "candidates[0].ad.price", "number"),
+        (changed(candidates=[{"ad_id": "1", "ad": {"price": 1e39}}]), "candidates[0].ad.price", "less than"),
         (
             changed(candidates=[{"ad_id": "1", "ad": {"category": 1.5}}]),
             "candidates[0].ad.category",
