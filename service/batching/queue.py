@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 Tensors: TypeAlias = Mapping[str, NDArray[Any]]
 
 LOOK_AHEAD: Final = 64  # jobs looked at for company
-MIN_FILL: Final = 0.5  # least part of a shared run that is not padding
+MIN_FILL: Final = 0.7  # least part of a shared run that is not padding
 
 
 @dataclass(slots=True, eq=False)

@@ -61,6 +61,7 @@ async def running(*arguments, **options):
     try:
         yield watched
     finally:
+        await asyncio.sleep(0)  # reports come a turn of the loop later
         watched.engine.close()
 
 
@@ -102,7 +103,10 @@ def test_everyone_gets_exactly_their_own_scores_in_any_company(requests, max_req
         limits = Limits(max_requests=max_requests, max_cells=2000, chunk_candidates=64)
         async with running(limits=limits, running=threads, prepared=1, inline_s=inline_s) as watched:
             await asyncio.gather(*(caller(watched, *request) for request in requests))
-            assert sum(report.candidates for report in watched.reports) == sum(len(ads) for ads, _, _ in requests)
+            await asyncio.sleep(0)
+            assert sum(report.candidates for report in watched.reports) == sum(
+                len(ads) for ads, _, _ in requests
+            )
 
     asyncio.run(story())
 
