@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.batching import padding
-from service.batching.queue import Job, JobQueue, Limits
+from service.batching.queue import Job, JobQueue, Limits, Part
 
 SOLO = Limits(max_requests=1, max_cells=10_000, chunk_candidates=100)
 SHARED = Limits(max_requests=8, max_cells=10_000, chunk_candidates=100)
@@ -133,10 +133,7 @@ def test_nothing_is_run_for_callers_who_left_or_know_of_their_failure(fate):
 
 
 def test_padding_is_zero_left_of_histories_and_right_of_candidates():
-    queue = JobQueue(SHARED)
-    queue.push(job(2, length=3))
-    queue.push(job(3, length=2))
-    joined = padding.join(queue.take(0.0).parts)
+    joined = padding.join([Part(job(2, length=3), 0, 2), Part(job(3, length=2), 0, 3)])
     assert joined["history_x"].tolist() == [[1, 2, 3], [0, 1, 2]]
     assert joined["history_mask"].tolist() == [[True] * 3, [False, True, True]]
     assert joined["ad_x"].tolist() == [[1, 2, 0], [1, 2, 3]]
