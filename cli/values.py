@@ -1,5 +1,6 @@
 """Reads the values of flags: times, `key=value` settings, which store."""
 
+import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ from contract.errors import InputError
 LATEST_SECOND: Final = 2**32 - 1  # a record keeps its time in 32 bits
 LATEST_MILLISECOND: Final = LATEST_SECOND * 1000
 
-SettingValue = bool | int | float | str
+SettingValue = bool | int | float | str | list[int]
 
 
 def parse_time(text: str | int) -> int:
@@ -38,7 +39,7 @@ def parse_settings(pairs: Iterable[str]) -> dict[str, SettingValue]:
 
 
 def parse_value(text: str) -> SettingValue:
-    """Return an int, a float or a bool where `text` reads as one, else the text itself."""
+    """Return an int, a float, a bool or a list of ints where `text` reads as one, else the text itself."""
     if text.lower() in {"true", "false"}:
         return text.lower() == "true"
     for kind in (int, float):
@@ -46,7 +47,16 @@ def parse_value(text: str) -> SettingValue:
             return kind(text)
         except ValueError:
             continue
-    return text
+    return _list_of_ints(text) or text
+
+
+def _list_of_ints(text: str) -> list[int]:
+    """Return what `[80, 40]` lists, nothing if `text` is no such list."""
+    try:
+        values = json.loads(text)
+    except ValueError:
+        return []
+    return values if isinstance(values, list) and all(type(value) is int for value in values) else []
 
 
 def inside(redis: str | None, *, embedded: bool, embedded_dir: Path | None) -> bool | None:

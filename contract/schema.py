@@ -110,7 +110,7 @@ class Schema(_Frozen):
     ad: tuple[SchemaField, ...] = Field(min_length=1)
     user: tuple[SchemaField, ...] = ()
     context: tuple[SchemaField, ...] = ()
-    train: dict[str, str | int | float | bool] = Field(
+    train: dict[str, str | int | float | bool | tuple[int, ...]] = Field(
         default_factory=dict, description="Training settings that this log prefers to a model's defaults."
     )
 

@@ -11,5 +11,6 @@ RUN pip install --no-cache-dir --constraint constraints.txt ".[loadtest]"
 COPY loadtest loadtest
 
 USER longsight
-ENTRYPOINT ["locust", "--locustfile", "/app/loadtest/locustfile.py", "--headless", "--only-summary"]
+ENTRYPOINT ["locust", "--locustfile", "/app/loadtest/locustfile.py", "--headless", "--only-summary", \
+    "--users", "16", "--spawn-rate", "16"]
 CMD ["--host", "http://127.0.0.1:8000", "--log-folder", "/demo/log", "--run-time", "30s"]

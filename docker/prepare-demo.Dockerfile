@@ -30,5 +30,5 @@ ENV REDIS_URL=redis://127.0.0.1:6379/0 \
     FOLDER=/demo \
     MODEL=tin \
     IMPORT_FLAGS="" \
-    TRAIN_FLAGS="--set history_length=500 --set epochs=2"
+    TRAIN_FLAGS=""
 ENTRYPOINT ["sh", "/usr/local/bin/prepare-demo"]

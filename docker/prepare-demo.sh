@@ -6,6 +6,12 @@
 # IMPORT_FLAGS, TRAIN_FLAGS               further flags of `longsight import complete-journey` and `longsight train`
 set -eu
 
+# As in `longsight demo`: enough for a good model within minutes.
+[ -n "$TRAIN_FLAGS" ] || case "$MODEL" in
+    tin) TRAIN_FLAGS="--set history_length=500 --set epochs=2" ;;
+    din) TRAIN_FLAGS="--set history_length=100 --set epochs=1" ;;
+esac
+
 made() {
     [ -e "$1" ] && echo "$1 is there already"
 }

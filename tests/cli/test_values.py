@@ -44,6 +44,9 @@ def test_milliseconds_are_recognised():
         ("true", True),
         ("False", False),
         ("tin", "tin"),
+        ("[80, 40]", [80, 40]),
+        ("[80, x]", "[80, x]"),
+        ('["a"]', '["a"]'),
         ("", ""),
     ],
 )

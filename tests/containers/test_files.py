@@ -11,6 +11,7 @@ import pytest
 import typer.main
 import yaml
 
+from cli.demo import TRAINING
 from cli.main import build_app
 from service.settings import load_settings
 from tests.containers.files import (
@@ -221,6 +222,16 @@ def test_the_script_reads_the_variables_that_its_image_sets():
     image = parse_dockerfile(REPOSITORY / "docker/prepare-demo.Dockerfile").environment()
     assert set(image) - {"ORT_DISABLE_TELEMETRY"} == read
     assert set(SERVICES["prepare-demo"]["environment"]) <= read
+
+
+def test_the_script_trains_like_the_demo():
+    script = (REPOSITORY / "docker/prepare-demo.sh").read_text()
+    told = dict(re.findall(r'(\w+)\) TRAIN_FLAGS="(.+)" ;;', script))
+    assert told == {
+        model: " ".join(f"--set {setting}" for setting in settings)
+        for model, settings in TRAINING.items()
+        if settings
+    }
 
 
 def longsight_commands():

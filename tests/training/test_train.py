@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import polars as pl
 import pytest
 import torch
 
+from cli.values import parse_settings
 from contract.errors import InputError, LongsightError, RunError
+from contract.schema import Schema
 from tests.support.logs import write_log
 from training import train as train_module
 from training.batches import BatchSource, training_order
@@ -204,6 +207,20 @@ def test_set_wins_over_config_over_schema_over_default(tmp_path: Path) -> None:
         "tin", schema=schema, config_path=tmp_path / "f.toml", given={"history_length": 55}
     )
     assert (settings.history_length, settings.epochs, config["embedding_width"]) == (55, 4, 24)
+
+
+@pytest.mark.parametrize("place", ["schema", "config", "--set"])
+def test_sizes_can_be_given_wherever_a_setting_can(tmp_path: Path, place: str) -> None:
+    (tmp_path / "f.toml").write_text("head_hidden = [7, 5]\n")
+    fields = tomllib.loads((write_log(tmp_path / "log") / "schema.toml").read_text())
+    schema = Schema.from_json({**fields, "train": {"head_hidden": [7, 5]}})
+    _, config = resolve_settings(
+        "tin",
+        schema=Schema.from_json(schema.to_json()).train if place == "schema" else {},
+        config_path=tmp_path / "f.toml" if place == "config" else None,
+        given=parse_settings(["head_hidden=[7, 5]"]) if place == "--set" else {},
+    )
+    assert config["head_hidden"] == (7, 5)
 
 
 def test_an_unknown_model_or_split_is_named(dataset: Path, runs: Path, tmp_path: Path) -> None:
