@@ -1,4 +1,4 @@
-"""Scores a bundle's golden requests with onnxruntime. No torch here: a bundle can be proven without it."""
+"""Runs a graph that was just written, with onnxruntime, so that `parity` can hold it against torch."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,10 +8,8 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from contract.bundle import Bundle, verify_encoding
 from contract.encoder import Tensors
 from contract.errors import BundleError
-from contract.golden import check_scores
 
 LOGIT = "logit"
 
@@ -52,37 +50,6 @@ class Session:
         except Exception as error:
             raise BundleError(f"onnxruntime can't run the graph: {_first_line(error)}") from error
         return dict(zip(names, results, strict=True))
-
-
-def verify_bundle(path: Path) -> dict[str, Any]:
-    """Check a bundle as a service does: checksums, schema, encoding, scores; return what was found.
-
-    Raises:
-        BundleError: the first thing that does not hold, in one line.
-
-    """
-    bundle = Bundle.open(path)
-    golden = bundle.golden()
-    verify_encoding(bundle, golden)
-    session = Session(bundle.graph_path)
-    if session.inputs != bundle.input_names:
-        raise BundleError(
-            f"{bundle.graph_path}: takes {', '.join(session.inputs)}, but the manifest lists "
-            f"{', '.join(bundle.input_names)}; export the bundle again"
-        )
-    try:
-        largest = check_scores(session.logits, golden, tolerance=bundle.manifest.tolerance)
-    except BundleError as error:
-        raise BundleError(f"{bundle.graph_path}: {error}") from error
-    return {
-        "bundle": str(bundle.path),
-        "name": bundle.manifest.name,
-        "version": bundle.manifest.version,
-        "files": len(bundle.manifest.files) + 1,
-        "golden_requests": len(golden),
-        "largest_difference": largest,
-        "tolerance": bundle.manifest.tolerance,
-    }
 
 
 def _first_line(error: Exception) -> str:

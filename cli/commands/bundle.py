@@ -51,26 +51,18 @@ def show_bundle(bundle: BundleArgument, *, as_json: JsonOption = False) -> None:
 def verify_bundle(bundle: BundleArgument, *, as_json: JsonOption = False) -> None:
     """Check every file, then score the golden requests, as a service does before it is ready."""
     with extras("serve"):
-        from contract.bundle import Bundle, verify_encoding
-        from contract.golden import check_scores
-        from service.runtime.graph import Graph
+        from service.settings import RuntimeSettings
+        from service.wiring.assembly import verify
 
-        opened = Bundle.open(bundle)
-        golden = opened.golden()
-        verify_encoding(opened, golden)
-        graph = Graph(opened.graph_path)
-        largest = check_scores(
-            lambda tensors: graph.run({name: tensors[name] for name in graph.inputs}),
-            golden,
-            tolerance=opened.manifest.tolerance,
-        )
+        verified = verify(bundle, RuntimeSettings())
+    manifest = verified.bundle.manifest
     result = {
-        "name": opened.manifest.name,
-        "version": opened.manifest.version,
-        "files": len(opened.manifest.files) + 1,
-        "golden_requests": len(golden),
-        "largest_difference": largest,
-        "tolerance": opened.manifest.tolerance,
+        "name": manifest.name,
+        "version": manifest.version,
+        "files": len(manifest.files) + 1,
+        "golden_requests": verified.golden_requests,
+        "largest_difference": verified.largest_difference,
+        "tolerance": manifest.tolerance,
         "ok": True,
     }
     show(result, title=str(bundle), as_json=as_json)

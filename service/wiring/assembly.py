@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,18 +25,26 @@ from service.metrics import Metrics
 from service.runtime.graph import Graph
 from service.scoring.inputs import counted_fields
 from service.scoring.scorer import Scorer
-from service.settings import Settings
+from service.settings import RuntimeSettings, Settings
 
 CLOCK = time.monotonic
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A bundle that holds what it promises, on the device that will serve it."""
+    """A bundle that holds what it promises, on the device that will serve it.
+
+    Attributes:
+        golden_requests: how many were scored.
+        largest_difference: of their log-odds from the bundle's own.
+
+    """
 
     bundle: Bundle
     encoder: Encoder
     graph: Graph
+    golden_requests: int
+    largest_difference: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,33 +57,32 @@ class Parts:
     served: Served
 
 
-def verify(settings: Settings) -> Verified:
-    """Open the bundle and prove it: checksums, schema, raw values to tensors, tensors to scores.
+def verify(path: Path, runtime: RuntimeSettings) -> Verified:
+    """Open a bundle and prove it: checksums, schema, raw values to tensors, tensors to scores.
 
     Raises:
         BundleError: the first thing that does not hold.
         DeviceError: the device can't be used.
 
     """
-    assert settings.bundle.path is not None, "serve checks it"
-    bundle = Bundle.open(settings.bundle.path)
+    bundle = Bundle.open(path)
     golden = bundle.golden()
     verify_encoding(bundle, golden)
-    graph = Graph(
-        bundle.graph_path,
-        device=settings.runtime.device,
-        gpu_memory_bytes=settings.runtime.gpu_memory_bytes,
-    )
+    graph = Graph(bundle.graph_path, device=runtime.device, gpu_memory_bytes=runtime.gpu_memory_bytes)
     if set(graph.inputs) != set(bundle.input_names):
         raise BundleError(
-            f"{bundle.graph_path}: takes {sorted(graph.inputs)}, the manifest lists {sorted(bundle.input_names)}"
+            f"{bundle.graph_path}: takes {', '.join(graph.inputs)}, but the manifest lists "
+            f"{', '.join(bundle.input_names)}; export the bundle again"
         )
 
     def score(tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         return graph.run({name: tensors[name] for name in graph.inputs})
 
-    check_scores(score, golden, tolerance=bundle.manifest.tolerance)
-    return Verified(bundle, bundle.encoder(), graph)
+    try:
+        largest = check_scores(score, golden, tolerance=bundle.manifest.tolerance)
+    except BundleError as error:
+        raise BundleError(f"{bundle.graph_path}: {error}") from error
+    return Verified(bundle, bundle.encoder(), graph, len(golden), largest)
 
 
 def build(verified: Verified, settings: Settings, metrics: Metrics) -> Parts:

@@ -132,7 +132,8 @@ class Worker:
         """Become ready."""
         settings, state = self._settings, self._state
         began_s = CLOCK()
-        verified = await asyncio.to_thread(verify, settings)
+        assert settings.bundle.path is not None, "serve checks it"
+        verified = await asyncio.to_thread(verify, settings.bundle.path, settings.runtime)
         state.reason = "starting: the model is being warmed up"
         parts = self._parts = build(verified, settings, self._metrics)
         parts.store.start()

@@ -17,7 +17,9 @@ from contract.errors import BundleError, DatasetError, InputError, LongsightErro
 from export import exporter
 from export.exporter import export
 from export.graph import ServedModel, write_graph
-from export.verify import Session, verify_bundle
+from export.verify import Session
+from service.settings import RuntimeSettings
+from service.wiring.assembly import Verified, verify
 from tests.support.forgery import forge
 from tests.support.tiny import tiny_bundle, tiny_run
 from training.batches import BatchSource
@@ -36,14 +38,19 @@ def _pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return Run.load(tiny_run(home, request.param)), Bundle.open(bundle)
 
 
+def verified_bundle(path: Path) -> Verified:
+    """Prove a bundle as the service does before it is ready."""
+    return verify(path, RuntimeSettings())
+
+
 # ---------------------------------------------------------------- what comes out
 
 
 def test_every_model_exports_and_verifies(pair: tuple[Run, Bundle]) -> None:
     run, bundle = pair
-    verified = verify_bundle(bundle.path)
-    assert verified["golden_requests"] >= 32
-    assert verified["largest_difference"] <= 1e-4
+    verified = verified_bundle(bundle.path)
+    assert verified.golden_requests >= 32
+    assert verified.largest_difference <= 1e-4
     assert bundle.input_names == run.model.inputs
     assert bundle.manifest.name == run.model_name
     assert bundle.manifest.metrics == json.loads(json.dumps(run.metrics))
@@ -172,7 +179,7 @@ def test_an_older_bundle_is_replaced_whole(tmp_path: Path) -> None:
     bundle = tiny_bundle(tmp_path, "tin")
     exported = export(tiny_run(tmp_path, "popularity"), bundle)
     assert Bundle.open(bundle).manifest.version == exported["version"]
-    assert verify_bundle(bundle)["name"] == "popularity"
+    assert verified_bundle(bundle).bundle.manifest.name == "popularity"
     assert not hidden(tmp_path)
 
 
@@ -251,7 +258,7 @@ def test_a_killed_export_leaves_nothing_under_the_name_and_the_next_cleans_up(tm
     assert len(hidden(tmp_path)) == 1
     export(run, tmp_path / "bundle")
     assert not hidden(tmp_path)
-    assert verify_bundle(tmp_path / "bundle")
+    assert verified_bundle(tmp_path / "bundle")
 
 
 # ---------------------------------------------------------------- verify
@@ -265,7 +272,7 @@ def test_weights_that_changed_behind_intact_checksums_are_found(tmp_path: Path) 
     with pytest.raises(
         BundleError, match=r"model\.onnx: golden request \d+ .* more than the tolerance 0\.0001"
     ):
-        verify_bundle(bundle)
+        verified_bundle(bundle)
 
 
 def test_a_graph_that_is_none_is_refused_in_one_line(tmp_path: Path) -> None:
@@ -273,7 +280,7 @@ def test_a_graph_that_is_none_is_refused_in_one_line(tmp_path: Path) -> None:
     (bundle / "model.onnx").write_bytes(b"nonsense")
     forge(bundle)
     with pytest.raises(BundleError, match="onnxruntime can't load it") as refusal:
-        verify_bundle(bundle)
+        verified_bundle(bundle)
     assert "\n" not in str(refusal.value)
 
 
@@ -283,12 +290,12 @@ def test_a_graph_of_another_model_is_refused(tmp_path: Path) -> None:
         shutil.copyfile(other / file, bundle / file)
     forge(bundle)
     with pytest.raises(BundleError, match="the manifest lists ad_ad_id"):
-        verify_bundle(bundle)
+        verified_bundle(bundle)
 
 
 def test_a_bundle_is_verified_without_torch(tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom pathlib import Path\nfrom export.verify import verify_bundle\n"
-        "verify_bundle(Path(sys.argv[1]))\nassert not {'torch', 'polars', 'onnx'} & sys.modules.keys()\n"
+        "import sys\nfrom cli.main import run\nassert run(['bundle', 'verify', sys.argv[1]]) == 0\n"
+        "assert not {'torch', 'polars', 'onnx'} & sys.modules.keys()\n"
     )
     subprocess.run([sys.executable, "-c", code, str(tiny_bundle(tmp_path))], cwd=ROOT, check=True)
