@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from contract import keys
 from contract.errors import InputError, SchemaError
 from contract.records import Records, empty_records
-from contract.schema import Group, RawValue, Schema, SchemaField
+from contract.schema import LARGEST_NUMBER, Group, RawValue, Schema, SchemaField
 from contract.vocabulary import Vocabulary
 
 Array: TypeAlias = NDArray[Any]
@@ -26,7 +26,6 @@ Tensors: TypeAlias = dict[str, Array]
 
 AGE_ROWS: Final = 33  # 0 = padding, then 1 + floor(log2(age)) of ages up to 2^32 - 1 seconds: 1..32
 MAX_AGE_BUCKET: Final = AGE_ROWS - 1
-LARGEST_NUMBER: Final = float(np.finfo(np.float32).max)  # records and tensors hold no larger one
 
 
 @dataclass(frozen=True)

@@ -33,14 +33,17 @@ def atomic_folder(target: Path, *, marker: str | None) -> Iterator[Path]:
     only an empty folder is replaced. Checked before the work starts and again before the rename.
 
     Raises:
-        InputError: `target` is a file, or a folder that this kind of writer did not make.
+        InputError: `target` is a file, a folder that this kind of writer did not make, or where none can be.
 
     """
     target = target.resolve()
     _refuse_foreign(target, marker)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(target)
-    temporary, lock = _claimed_sibling(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(target)
+        temporary, lock = _claimed_sibling(target)
+    except OSError as error:
+        raise InputError(f"{target} can't be written: {error.strerror}; give another place") from error
     try:
         yield temporary
         _flush(temporary)

@@ -3,6 +3,7 @@
 The only module of `contract` that imports polars; imported where a log is read (`prepare`, `load`, `replay`).
 """
 
+import reprlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,10 +14,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from contract import keys
-from contract.encoder import LARGEST_NUMBER, Array
+from contract.encoder import Array
 from contract.errors import InputError, LogError
 from contract.records import MAX_TIMESTAMP, Records, empty_records, time_order
-from contract.schema import Schema, SchemaField
+from contract.schema import LARGEST_NUMBER, Schema, SchemaField
 
 SECONDS_LIMIT: Final = 100_000_000_000  # later than the year 5100: milliseconds, surely
 _ID_TYPES: Final = (pl.String, pl.Categorical, pl.Enum)
@@ -185,8 +186,8 @@ class _Table:
         rows = bad.fill_null(value=False).arg_true()
         if len(rows):
             row = int(rows[0])
-            value = self.frame[column][row]
-            raise LogError(f"{self.path}: column {column!r}, row {row}: {value!r} {what}")
+            value = reprlib.repr(self.frame[column][row])
+            raise LogError(f"{self.path}: column {column!r}, row {row}: {value} {what}")
 
     def column(self, name: str) -> pl.Series:
         if name not in self.frame.columns:
@@ -220,21 +221,18 @@ class _Table:
         if not column.dtype.is_integer():
             raise self.mistyped("timestamp", "int64 seconds UTC")
         self.no_nulls("timestamp")
-        self.refuse(
-            "timestamp", column >= SECONDS_LIMIT, "looks like milliseconds; timestamps are seconds UTC"
-        )
+        column = column.cast(pl.Float64)  # a narrow integer can't be compared with the limits
+        self.refuse("timestamp", column >= SECONDS_LIMIT, "looks like milliseconds; give seconds UTC")
         self.refuse("timestamp", column < 0, "is negative; timestamps are seconds since 1970 UTC")
-        self.refuse(
-            "timestamp", column > MAX_TIMESTAMP, f"is later than {MAX_TIMESTAMP}, the last second kept"
-        )
-        self.frame = self.frame.with_columns(column.cast(pl.Int64))
+        self.refuse("timestamp", column > MAX_TIMESTAMP, f"is later than {MAX_TIMESTAMP}, the last one kept")
+        self.frame = self.frame.with_columns(pl.col("timestamp").cast(pl.Int64))
 
     def require_clicked(self) -> None:
         column = self.column("clicked")
         if not (column.dtype.is_integer() or column.dtype == pl.Boolean):
             raise self.mistyped("clicked", "0 or 1")
         self.no_nulls("clicked")
-        self.refuse("clicked", ~column.cast(pl.Int64).is_in([0, 1]), "is neither 0 nor 1")
+        self.refuse("clicked", ~column.cast(pl.Float64).is_in([0.0, 1.0]), "is neither 0 nor 1")
 
     def optional_rate(self) -> None:
         name = "sampling_rate"

@@ -5,14 +5,24 @@ Written as TOML in a log folder, carried as JSON with the same keys in a dataset
 
 import hashlib
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from contract import keys
 from contract.errors import SchemaError
 
 Group: TypeAlias = Literal["behavior", "ad", "user", "context"]
@@ -22,6 +32,9 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max
 
 GROUPS: Final[tuple[Group, ...]] = ("behavior", "ad", "user", "context")
 DEFAULT_ACTIONS: Final = ("event",)
+LARGEST_NUMBER: Final = (2 - 2**-23) * 2.0**127  # of float32: records and tensors hold no larger one
+LAST_SECOND: Final = 2**32 - 1  # a record keeps its time in 32 bits; later is milliseconds, surely
+MAX_ROWS: Final = 1_000_000_000  # of one vocabulary
 MAX_ACTIONS: Final = 255  # an action code is one byte, 0 = padding
 _RESERVED: Final[dict[str, frozenset[str]]] = {
     # history_mask, history_age and history_action are inputs of every graph already
@@ -41,10 +54,14 @@ class VocabularySpec(_Frozen):
 
     kind: Literal["exact", "hashed"]
     min_count: int = Field(
-        1, ge=1, description="exact: an id seen less often in training is out of vocabulary."
+        1, ge=1, strict=True, description="exact: an id seen less often in training is out of vocabulary."
     )
-    oov_buckets: int = Field(1, ge=1, description="exact: rows shared by all unknown ids.")
-    rows: int | None = Field(None, ge=1, description="hashed: rows that all ids share.")
+    oov_buckets: int = Field(
+        1, ge=1, le=MAX_ROWS, strict=True, description="exact: rows shared by all unknown ids."
+    )
+    rows: int | None = Field(
+        None, ge=1, le=MAX_ROWS, strict=True, description="hashed: rows that all ids share."
+    )
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
@@ -64,12 +81,29 @@ class SchemaField(_Frozen):
     type: Kind
     vocabulary: str | None = None
     transform: Literal["none", "log1p", "standard"] = "none"
-    default: float = Field(0.0, description="numeric: the value of a missing one, before the transform.")
+    default: float = Field(
+        0.0,
+        ge=-LARGEST_NUMBER,
+        le=LARGEST_NUMBER,
+        strict=True,
+        description="numeric: the value of a missing one, before the transform.",
+    )
     matches: str | None = Field(None, description="ad: the behaviour field it is compared with.")
-    optional: bool = Field(default=False, description="behavior, ad: a row of the log may lack it.")
+    optional: bool = Field(
+        default=False, strict=True, description="behavior, ad: a row of the log may lack it."
+    )
     at_serving: str | int | float | None = Field(
         None, description="context: the constant used outside training."
     )
+
+    @field_validator("at_serving", mode="before")
+    @classmethod
+    def _is_a_constant(cls, given: object) -> object:
+        if isinstance(given, bool) or not isinstance(given, str | int | float | None):
+            raise ValueError(f"{given!r} is neither a string nor a number")  # noqa: TRY004 - pydantic's way
+        if isinstance(given, float) and not math.isfinite(given):
+            raise ValueError(f"{given} is not finite")
+        return given
 
     @model_validator(mode="after")
     def _fits_its_type(self) -> Self:
@@ -78,18 +112,22 @@ class SchemaField(_Frozen):
                 raise ValueError(f"categorical field {self.name!r} needs vocabulary = <name>")
             if {"transform", "default"} & self.model_fields_set:
                 raise ValueError(f"field {self.name!r}: transform and default belong to numeric fields")
+            if self.at_serving is not None:
+                keys.text_of(self.at_serving)  # refuses what is no id
         elif self.vocabulary is not None:
             raise ValueError(f"numeric field {self.name!r} has no vocabulary")
         elif isinstance(self.at_serving, str):
             raise ValueError(f"numeric field {self.name!r}: at_serving must be a number")
+        elif abs(self.at_serving or 0) > LARGEST_NUMBER:
+            raise ValueError(f"numeric field {self.name!r}: at_serving is too large a number")
         return self
 
 
 class Split(_Frozen):
     """Where training ends and testing begins, in epoch seconds."""
 
-    validation_from: int = Field(ge=0)
-    test_from: int = Field(ge=0)
+    validation_from: int = Field(ge=0, le=LAST_SECOND, strict=True)
+    test_from: int = Field(ge=0, le=LAST_SECOND, strict=True)
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -123,10 +161,10 @@ class Schema(_Frozen):
 
         """
         try:
-            return cls.from_json(tomllib.loads(path.read_text(encoding="utf-8")), place=str(path))
+            return cls.from_json(tomllib.loads(path.read_text(encoding="utf-8-sig")), place=str(path))
         except FileNotFoundError as error:
             raise SchemaError(f"{path}: no such file; a log folder needs a schema.toml") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
             raise SchemaError(f"{path}: not readable as TOML: {error}") from error
 
     @classmethod

@@ -16,7 +16,7 @@ DEFAULT_HISTORY_LENGTH: Final[dict[str, int]] = {"tin": 1000, "mean_pool": 1000,
 class TrainSettings(BaseModel):
     """How a model is trained, whatever the model."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     history_length: int = Field(ge=1, le=1_000_000, description="L, the newest behaviours a model sees.")
     epochs: int = Field(2, ge=1, le=1000, description="Most passes over the training split.")
@@ -80,6 +80,6 @@ def _read_config(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path}: not readable as TOML: {error}") from error

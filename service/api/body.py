@@ -12,9 +12,8 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import CoreSchema, SchemaValidator, ValidationError
 from pydantic_core import core_schema as cs
 
-from contract.encoder import LARGEST_NUMBER
 from contract.keys import MAX_ID_BYTES
-from contract.schema import Schema, SchemaField
+from contract.schema import LARGEST_NUMBER, Schema, SchemaField
 from service.api.complaints import complaints_of
 from service.errors import InvalidRequestError, RequestSyntaxError
 

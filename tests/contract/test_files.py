@@ -85,6 +85,13 @@ def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "out").read_text() == "mine"
 
 
+def test_a_place_where_no_folder_can_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="can't be written"):
+        fill(tmp_path / "file" / "folder", "new")
+    assert names(tmp_path) == ["file"]
+
+
 def test_an_empty_folder_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     fill(tmp_path / "out", "one", marker=None)

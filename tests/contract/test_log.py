@@ -109,6 +109,19 @@ def test_optional_columns_of_impressions_may_be_absent(write: Write) -> None:
         assert write("impressions", column).impressions[column].null_count() == 2
 
 
+@pytest.mark.parametrize("dtype", [pl.Int8(), pl.Int32(), pl.UInt32(), pl.UInt64()])
+def test_times_may_be_integers_of_any_width(write: Write, dtype: pl.DataType) -> None:
+    frame = write("behaviors", "timestamp", [30, 10, 10, 20], timestamp=dtype).behaviors
+    assert frame["timestamp"].dtype == pl.Int64
+    assert frame["timestamp"].to_list() == [30, 10, 10, 20]
+
+
+def test_a_long_value_is_shown_in_part(write: Write) -> None:
+    with pytest.raises(LogError, match="is longer than 256 bytes") as refusal:
+        write("behaviors", "user_id", ["x" * 1_000_000, "b", "c", "d"]).behaviors  # noqa: B018
+    assert len(str(refusal.value)) < 500
+
+
 def test_users_are_optional(write: Write) -> None:
     log = write()
     (log.path / "users.parquet").unlink()
@@ -136,6 +149,7 @@ def test_users_are_optional(write: Write) -> None:
             "row 3: 1514300000000 looks like milliseconds",
         ),
         ("behaviors", "timestamp", [30, -10, 10, 20], "row 1: -10 is negative"),
+        ("behaviors", "timestamp", [30, 2**64 - 1, 10, 20], "row 1: 18446744073709551615 looks like"),
         ("behaviors", "timestamp", [30, 2**32, 10, 20], "row 1: 4294967296 is later"),
         (
             "behaviors",
@@ -153,6 +167,7 @@ def test_users_are_optional(write: Write) -> None:
         ("behaviors", "price", [1.0, float("nan"), 2.0, 3.0], "row 1: nan is not finite"),
         ("behaviors", "price", [1.0, 2.0, -1e39, 3.0], "row 2: -1e\\+39 is too large a number"),
         ("impressions", "clicked", [1, 2], "row 1: 2 is neither 0 nor 1"),
+        ("impressions", "clicked", [1, 2**64 - 1], "row 1: 18446744073709551615 is neither 0 nor 1"),
         ("impressions", "clicked", [None, 1], "row 0: None is null"),
         ("impressions", "clicked", [0.0, 1.0], "'clicked' is Float64"),
         ("impressions", "sampling_rate", [1.0, 0.0], r"row 1: 0.0 is outside \(0, 1\]"),

@@ -101,6 +101,14 @@ def _spoil(data: dict[str, Any], path: str, value: object) -> dict[str, Any]:
         ("vocabularies.mailer.min_count", 2, "exact"),
         ("vocabularies.product.kind", "fuzzy", "kind"),
         ("extra", 1, "extra"),
+        ("split", {"validation_from": 5, "test_from": 1514300000000}, "split.test_from"),
+        ("vocabularies.product.min_count", True, "min_count"),
+        ("vocabularies.product.oov_buckets", 10**13, "oov_buckets"),
+        ("ad.0.optional", "yes", "optional"),
+        ("context.0.at_serving", "", "empty"),
+        ("context.0.at_serving", 1.5, "1.5"),
+        ("context.0.at_serving", True, "neither a string nor a number"),
+        ("context.0.at_serving", float("nan"), "not finite"),
     ],
 )
 def test_a_contradiction_is_refused_in_one_line(
@@ -117,3 +125,16 @@ def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "schema.toml").write_text("= 1")
     with pytest.raises(SchemaError, match=r"schema\.toml: not readable as TOML"):
         Schema.load(tmp_path / "schema.toml")
+
+
+def test_a_file_of_brackets_is_refused_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "schema.toml"
+    path.write_text("a = " + "[" * 5000 + "]" * 5000)
+    with pytest.raises(SchemaError, match="not readable as TOML"):
+        Schema.load(path)
+
+
+def test_a_byte_order_mark_is_no_matter(schema: Schema, tmp_path: Path) -> None:
+    path = tmp_path / "schema.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + TOML.encode())
+    assert Schema.load(path) == schema
