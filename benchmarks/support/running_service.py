@@ -3,15 +3,16 @@
 import contextlib
 import json
 import os
+import platform
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Final
 
@@ -135,10 +136,6 @@ def longsight(*arguments: object) -> None:
 
 def machine() -> dict[str, object]:
     """Return what a published number has to name."""
-    from importlib import metadata  # noqa: PLC0415 - a few names, once
-
-    import platform  # noqa: PLC0415
-
     packages = ("onnxruntime", "numpy", "uvicorn", "fastapi", "redis")
     return {
         "cpu": platform.processor() or platform.machine(),
@@ -153,10 +150,12 @@ def _wait_until_ready(process: subprocess.Popen[bytes], port: int) -> None:
     while time.monotonic() < until:
         if process.poll() is not None:
             raise SystemExit(f"the service ended with {process.returncode} before it was ready")
-        with contextlib.suppress(OSError, urllib.error.HTTPError):
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1) as answer:
-                if json.load(answer)["store"]["up"]:
-                    return
+        with (
+            contextlib.suppress(OSError),  # not listening yet, or 503
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1) as answer,
+        ):
+            if json.load(answer)["store"]["up"]:
+                return
         time.sleep(0.01)
     raise SystemExit(f"the service was not ready within {READY_S:.0f} s")
 

@@ -39,7 +39,6 @@ def _pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def verified_bundle(path: Path) -> Verified:
-    """Prove a bundle as the service does before it is ready."""
     return verify(path, RuntimeSettings())
 
 
