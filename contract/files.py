@@ -56,9 +56,21 @@ def atomic_folder(target: Path, *, marker: str | None) -> Iterator[Path]:
 
 @contextmanager
 def atomic_file(target: Path) -> Iterator[Path]:
-    """Yield the path of a file beside `target`; on success it replaces `target`, else it is removed."""
+    """Yield the path of a file beside `target`; on success it replaces `target`, else it is removed.
+
+    Raises:
+        InputError: `target` is a folder, or where no file can be.
+
+    """
     target = target.resolve()
+    if target.is_dir():
+        raise InputError(f"{target} is a folder; give the name of a file to write")
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+    except OSError as error:
+        raise InputError(f"{target} can't be written: {error.strerror}; give another place") from error
     try:
         yield temporary
         _sync(temporary)

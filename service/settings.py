@@ -17,6 +17,9 @@ from service.errors import SettingsError
 ENV_PREFIX: Final = "LONGSIGHT_"
 ENV_FILE: Final = "LONGSIGHT_SETTINGS"  # names the TOML file; the one variable that is no setting
 
+FLAGS: Final = {("redis", "url"): "--redis", ("bundle", "path"): "BUNDLE"}
+"""What settings are called on the command line, where it is not `--name`."""
+
 Places: TypeAlias = dict[tuple[str, str], str]  # (group, name) -> where its value was given
 
 
@@ -208,8 +211,8 @@ def load_settings(
 
 def _from_file(path: Path) -> Iterator[tuple[str, str, object, str]]:
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise SettingsError(f"{path}: not readable as TOML: {error}") from error
     for group, table in data.items():
         if not isinstance(table, dict):
@@ -234,7 +237,8 @@ def _from_flags(overrides: Mapping[str, Mapping[str, object]]) -> Iterator[tuple
     for group, table in overrides.items():
         for name, value in table.items():
             if value is not None:
-                yield group, name, value, f"--{name.replace('_', '-')}"
+                flag = FLAGS.get((group, name), f"--{name.replace('_', '-')}")
+                yield group, name, value, flag
 
 
 def _first_complaint(error: ValidationError, places: Places) -> str:

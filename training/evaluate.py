@@ -58,6 +58,5 @@ def _write_predictions(
     frame = dataset.impressions()[log_row[order]].with_columns(
         pl.Series("probability", probability_of(logit[order])), pl.Series("logit", logit[order])
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as temporary:
         frame.write_parquet(temporary)

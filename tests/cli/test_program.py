@@ -85,6 +85,9 @@ def test_version_is_shown(capsys):
         pytest.param(["train", "dataset", "run", "--model", "din", "--set", "epochs"], id="bad setting"),
         pytest.param(["load", "log", "--redis", "redis://h", "--embedded"], id="two stores"),
         pytest.param(["serve", "b", "--redis", "redis://h", "--embedded-dir", "d"], id="two stores to serve"),
+        pytest.param(
+            ["train", "dataset", "run", "--model", "din", "--seed", str(2**64)], id="a seed too large"
+        ),
         pytest.param(["prepare", "/nowhere/log", "out"], id="no such log"),
     ],
 )
@@ -168,3 +171,8 @@ def test_the_demo_of_an_unknown_model_is_refused_before_any_work(tmp_path, monke
     assert run(["demo", "--model", "dien"]) == 2
     assert "no such model; there are tin, din, mean_pool, popularity" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_flag_is_named_as_it_was_given(capsys):
+    assert run(["load", "log", "--redis", "nonsense"]) == 2
+    assert "--redis" in capsys.readouterr().err

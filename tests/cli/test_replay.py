@@ -120,7 +120,7 @@ def test_nobody_at_the_url_is_one_line(log, predictions, capsys):
     assert "no service answers" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://host", "http://host:port", "http://"])
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://host", "http://host:port", "http://", "http://["])
 def test_a_wrong_url_is_wrong_input(log, predictions, url, capsys):
     assert replay(log, url, predictions) == 2
     assert capsys.readouterr().err.count("\n") == 1

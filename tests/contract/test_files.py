@@ -160,6 +160,15 @@ def test_a_name_with_wildcards_cleans_only_its_own_leftovers(tmp_path: Path) -> 
     assert names(tmp_path) == [".outside.abc.tmp", "out*"]
 
 
+def test_where_no_file_can_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("mine")
+    for target, what in ((tmp_path / "folder", "is a folder"), (tmp_path / "file" / "x", "can't be written")):
+        with pytest.raises(InputError, match=what), atomic_file(target):
+            pass
+    assert names(tmp_path) == ["file", "folder"]
+
+
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     target = tmp_path / "state.json"
     write_json_atomic(target, {"price": "2 €"})
