@@ -5,6 +5,7 @@ workers are ready; and it stays open for as long as the parent lives. To the des
 JSON: `{"ready": true}`, or why it could not start.
 """
 
+import io
 import json
 import os
 import socket
@@ -19,8 +20,10 @@ from service.wiring.worker import Company, Worker
 
 def main() -> int:
     """Serve until the parent says so, or is gone; returns the exit code."""
-    settings = Settings.model_validate_json(sys.stdin.buffer.readline())
-    replaces = bool(json.loads(sys.stdin.buffer.readline()))
+    # Not sys.stdin: its lock, held by a thread that waits for a line, would abort the process at its end.
+    orders = io.FileIO(sys.stdin.fileno(), closefd=False)
+    settings = Settings.model_validate_json(orders.readline())
+    replaces = bool(json.loads(orders.readline()))
     configure_logging(settings)
     status = os.fdopen(int(sys.argv[2]), "w", encoding="utf-8")
 
@@ -31,7 +34,7 @@ def main() -> int:
     with socket.socket(fileno=int(sys.argv[1])) as listener:
         company = Company(on_ready=lambda: report(ready=True), replaces=replaces)
         worker = Worker(settings, listener, company=company)
-        threading.Thread(target=_obey_parent, args=(worker,), daemon=True).start()
+        threading.Thread(target=_obey_parent, args=(worker, orders), daemon=True).start()
         try:
             worker.run()
         except LongsightError as error:
@@ -40,8 +43,8 @@ def main() -> int:
     return 0
 
 
-def _obey_parent(worker: Worker) -> None:
-    while sys.stdin.buffer.readline():
+def _obey_parent(worker: Worker, orders: io.FileIO) -> None:
+    while orders.readline():
         worker.open()
     worker.end_soon()
 

@@ -76,6 +76,7 @@ def test_a_signal_lets_running_requests_finish_and_exits_0(house, own_server, tm
             assert started.end(number) == 0
             assert [one.result().status for one in running] == [200] * 8
         assert "Traceback" not in started.output()
+        assert "Fatal" not in started.output()
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
