@@ -116,7 +116,7 @@ class Manifest(_Frozen):
             data = json.loads(content)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise BundleError(f"{folder}: no bundle, there is no {MANIFEST} in it") from error
-        except (ValueError, RecursionError) as error:  # neither JSON nor UTF-8
+        except (OSError, ValueError, RecursionError) as error:  # neither JSON nor UTF-8
             raise BundleError(f"{path}: not readable as JSON; export the bundle again") from error
         _check_version(path, data)
         _check_digest(path, content, data)

@@ -74,7 +74,7 @@ class Dataset:
             manifest = json.loads(marker.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise DatasetError(f"{marker}: no such file; run `longsight prepare LOG {path}` first") from error
-        except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+        except (json.JSONDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
             raise DatasetError(f"{marker}: not readable: {error}; prepare the dataset again") from error
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
             raise DatasetError(f"{marker}: not of format {FORMAT}; prepare the dataset again")

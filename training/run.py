@@ -56,7 +56,7 @@ class Run:
             raise RunError(
                 f"{marker}: no such file; run `longsight train DATASET {path} --model M` first"
             ) from error
-        except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+        except (json.JSONDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
             raise RunError(f"{marker}: not readable: {error}; train the run again") from error
         if not isinstance(record, dict) or record.get("format") != FORMAT:
             raise RunError(f"{marker}: not of format {FORMAT}; train the run again")

@@ -162,6 +162,12 @@ def test_a_manifest_that_is_none_is_refused_in_one_line(path: Path, content: byt
     assert MANIFEST in str(refusal.value)
 
 
+def test_a_folder_in_place_of_the_manifest_is_refused(tmp_path: Path) -> None:
+    (tmp_path / MANIFEST).mkdir()
+    with pytest.raises(BundleError, match="not readable as JSON"):
+        Bundle.open(tmp_path)
+
+
 def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for place in (tmp_path, tmp_path / "nowhere", tmp_path / "file"):

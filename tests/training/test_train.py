@@ -173,6 +173,14 @@ def test_a_damaged_or_missing_run_is_named(runs: Path, tmp_path: Path) -> None:
         Run.load(copy)
 
 
+@pytest.mark.parametrize("opener", [Run.load, Dataset.open])
+def test_a_marker_of_brackets_is_named(tmp_path: Path, opener: Any) -> None:
+    for marker in ("run.json", "dataset.json"):
+        (tmp_path / marker).write_text("[" * 100_000)
+    with pytest.raises(InputError, match="not readable"):
+        opener(tmp_path)
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"no weights", b"PK\x03\x04 no weights"], ids=["empty", "text", "zip"]
 )
