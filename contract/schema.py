@@ -32,7 +32,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max
 
 GROUPS: Final[tuple[Group, ...]] = ("behavior", "ad", "user", "context")
 DEFAULT_ACTIONS: Final = ("event",)
-LARGEST_NUMBER: Final = (2 - 2**-23) * 2.0**127  # of float32: records and tensors hold no larger one
+LARGEST_NUMBER: Final = 1e30  # float32 holds 3.4e38, and what a model makes of a number must fit as well
 LAST_SECOND: Final = 2**32 - 1  # a record keeps its time in 32 bits; later is milliseconds, surely
 MAX_ROWS: Final = 1_000_000_000  # of one vocabulary
 MAX_ACTIONS: Final = 255  # an action code is one byte, 0 = padding

@@ -19,7 +19,9 @@ class TrainSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     history_length: int = Field(
-        ge=1, le=10_000, description="L, the newest behaviours a model sees; the store keeps no more than the limit."
+        ge=1,
+        le=10_000,
+        description="L, the newest behaviours a model sees; the store keeps no more than the limit.",
     )
     epochs: int = Field(2, ge=1, le=1000, description="Most passes over the training split.")
     requests_per_batch: int = Field(64, ge=1, le=100_000, description="U of a training batch.")

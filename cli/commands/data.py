@@ -89,7 +89,10 @@ def prepare(
         ),
     ] = None,
     history_lag_s: Annotated[
-        int, typer.Option(min=0, metavar="S", help="A request sees only events older than this.")
+        int,
+        typer.Option(
+            min=0, max=10 * 365 * 86_400, metavar="S", help="A request sees only events older than this."
+        ),
     ] = 0,
     as_json: JsonOption = False,
 ) -> None:

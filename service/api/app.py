@@ -43,7 +43,9 @@ def build_app(
         clock: seconds; the clock of deadlines and stage times.
 
     """
-    app = FastAPI(title=TITLE, version=version, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        title=TITLE, version=version, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
+    )
     score = ScoreEndpoint(
         state,
         metrics,

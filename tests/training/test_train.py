@@ -21,6 +21,7 @@ from training.batches import BatchSource, training_order
 from training.dataset import Dataset
 from training.evaluate import evaluate, probability_of
 from training.fitting import fit_encoder
+from training.models import CtrModel, build_model
 from training.prepare import prepare
 from training.run import Run
 from training.settings import resolve_settings
@@ -124,14 +125,19 @@ def test_outside_training_a_position_is_its_constant(dataset: Path) -> None:
     assert len(set(source.batch(chosen, serving=False).tensors["context_position"].ravel().tolist())) > 1
 
 
-def test_a_loss_that_is_no_number_stops_and_leaves_nothing(tmp_path: Path) -> None:
-    log = write_log(tmp_path / "log")
-    impressions = pl.read_parquet(log / "impressions.parquet")
-    impressions.with_columns(position=pl.lit(3e38)).write_parquet(log / "impressions.parquet")
-    prepare(log, tmp_path / "dataset")
+def test_a_loss_that_is_no_number_stops_and_leaves_nothing(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoilt(name: str, *given: Any, **settings: Any) -> CtrModel:
+        model = build_model(name, *given, **settings)
+        with torch.no_grad():
+            next(model.parameters()).fill_(math.nan)
+        return model
+
+    monkeypatch.setattr(train_module, "build_model", spoilt)
     with pytest.raises(LongsightError, match="not a number"):
-        train(tmp_path / "dataset", tmp_path / "run", model="tin", settings=FAST)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["dataset", "log"]
+        train(dataset, tmp_path / "run", model="tin", settings=FAST)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("when", ["in the loss", "after the last step"])
