@@ -19,7 +19,7 @@ from contract import keys
 from contract.errors import InputError, SchemaError
 from contract.records import Records, empty_records
 from contract.schema import LARGEST_NUMBER, Group, RawValue, Schema, SchemaField
-from contract.vocabulary import Vocabulary
+from contract.vocabulary import Vocabulary, VocabularyStack
 
 Array: TypeAlias = NDArray[Any]
 Tensors: TypeAlias = dict[str, Array]
@@ -89,6 +89,14 @@ class Encoder:
         if absent := numeric - self.transforms.keys():
             raise SchemaError(f"no fitted transform for {min(absent)!r}; the schema names it")
 
+        fields = [field for field in schema.behavior if field.vocabulary is not None]
+        self._looked_up = [field.name for field in fields]
+        self._stack = (
+            VocabularyStack([self.vocabularies[str(field.vocabulary)] for field in fields])
+            if fields
+            else None
+        )
+
     # ---------------------------------------------------------------- single fields
 
     def pack(self, group: Group, name: str, values: Sequence[RawValue]) -> Array:
@@ -116,10 +124,17 @@ class Encoder:
 
     def behaviors(self, records: Records) -> Tensors:
         """Encode packed records `[R]`: one `[R]` array per behaviour field, plus int64 `action`, `timestamp`."""
-        columns: Tensors = {
-            field.name: self._encode("behavior", field, np.ascontiguousarray(records[field.name]))
-            for field in self.schema.behavior
-        }
+        columns: Tensors = {}
+        if self._stack is not None:
+            keys_FR = np.empty((len(self._looked_up), len(records)), dtype=np.uint64)
+            for index, name in enumerate(self._looked_up):
+                keys_FR[index] = records[name]
+            columns |= zip(self._looked_up, self._stack.rows(keys_FR), strict=True)
+        for field in self.schema.behavior:
+            if field.type == "numeric":
+                columns[field.name] = self._encode(
+                    "behavior", field, np.ascontiguousarray(records[field.name])
+                )
         columns["action"] = records["action"].astype(np.int64)
         columns["timestamp"] = records["timestamp"].astype(np.int64)
         return columns
@@ -166,14 +181,25 @@ class Encoder:
 
     def history(self, records: Sequence[Records], times: Sequence[int]) -> Tensors:
         """Encode the histories of U requests, each the records strictly before its time, oldest first."""
+        if len(records) == 1 and len(records[0]):
+            return self._lone_history(records[0], times[0])
         lengths = np.array([len(part) for part in records], dtype=np.int64)
         ends = np.cumsum(lengths)
-        joined = records[0] if len(records) == 1 else np.concatenate(list(records))
+        joined = np.concatenate(list(records))
         if not len(joined):
             joined = empty_records(self.schema, 1)
         return self.assemble_history(
             self.behaviors(joined), ends - lengths, ends, np.asarray(times, dtype=np.int64)
         )
+
+    def _lone_history(self, records: Records, time: int) -> Tensors:
+        """Encode one history that is not empty: nothing is padded, so nothing is gathered."""
+        columns = self.behaviors(records[-self.history_length :])
+        age_L = age_buckets(time - columns.pop("timestamp"))
+        tensors = {f"history_{name}": column[None] for name, column in columns.items()}
+        tensors["history_age"] = age_L[None]
+        tensors["history_mask"] = np.ones((1, len(age_L)), dtype=bool)
+        return tensors
 
     # ---------------------------------------------------------------- ads, users, context
 

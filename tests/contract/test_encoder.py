@@ -155,3 +155,14 @@ def test_a_standard_transform_is_fitted_on_what_is_known() -> None:
     assert Transform.fit(field, np.array([5.0, 5.0])).deviation == 1.0
     assert np.full(100, 0.1).std() > 0  # of equal values, by rounding
     assert Transform.fit(field, np.full(100, 0.1)).deviation == 1.0
+
+
+def test_behaviours_may_be_numbers_alone() -> None:
+    data = SCHEMA.to_json()
+    data["behavior"] = data["behavior"][1:]
+    del data["ad"][0]["matches"]
+    schema = Schema.from_json(data)
+    encoder = Encoder(schema, ENCODER.vocabularies, ENCODER.transforms, history_length=L)
+    records = empty_records(schema, 2)
+    records["price"] = [0.0, 1.0]
+    assert encoder.history([records], [9])["history_price"].tolist() == [[0.0, float(np.float32(np.log(2)))]]
