@@ -133,10 +133,10 @@ class VocabularyStack:
         shift, mask, half = (
             np.array(values, dtype=np.uint64)[:, None] for values in zip(*column, strict=True)
         )
-        self._shift_F1, self._mask_F1 = shift, mask
-        self._first_F1 = starts.astype(np.uint64)[:, None]
-        self._second_F1 = self._first_F1 + half
-        self._buckets_F1 = np.array([v.buckets for v in vocabularies], dtype=np.uint64)[:, None]
+        first = starts.astype(np.uint64)[:, None]
+        self._shift_F1, self._first_F1 = shift, first
+        self._mask_F, self._second_F = mask[:, 0], (first + half)[:, 0]
+        self._buckets_F = np.array([v.buckets for v in vocabularies], dtype=np.uint64)
         self._keys = np.concatenate([table.keys for table in tables])
         # an empty slot holds key 0 and row 0: missing finds itself
         self._rows = np.concatenate(
@@ -147,18 +147,25 @@ class VocabularyStack:
         )
 
     def rows(self, keys_FR: Keys) -> NDArray[np.int64]:
-        """Return the rows `[F, R]` of keys `[F, R]`, row f by vocabulary f."""
+        """Return the rows `[F, R]` of contiguous keys `[F, R]`, row f by vocabulary f."""
         slots_FR = ((keys_FR >> self._shift_F1) + self._first_F1).view(np.int64)
-        other_FR = ((keys_FR & self._mask_F1) + self._second_F1).view(np.int64)
-        slots_FR = np.where(self._keys.take(slots_FR) == keys_FR, slots_FR, other_FR)
-        found_FR = self._keys.take(slots_FR) == keys_FR
         rows_FR: NDArray[np.int64] = self._rows.take(slots_FR)
-        if not found_FR.all():
-            missed = np.nonzero(~found_FR)
-            keys = keys_FR[missed]
-            shared = (keys % self._buckets_F1[missed[0], 0] + _ONE).astype(np.int64)
-            rows_FR[missed] = np.where(keys == 0, 0, shared)
+        elsewhere = np.flatnonzero(self._keys.take(slots_FR) != keys_FR)  # about one key in twelve
+        if elsewhere.size:
+            vocabulary = elsewhere // keys_FR.shape[1]
+            rows_FR.reshape(-1)[elsewhere] = self._second_look(keys_FR.reshape(-1)[elsewhere], vocabulary)
         return rows_FR
+
+    def _second_look(self, keys: Keys, vocabulary: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the rows of keys `[k]` that are not in their first slot."""
+        slots = ((keys & self._mask_F[vocabulary]) + self._second_F[vocabulary]).view(np.int64)
+        rows: NDArray[np.int64] = self._rows.take(slots)
+        unknown = np.flatnonzero(self._keys.take(slots) != keys)
+        if unknown.size:
+            strangers = keys[unknown]
+            shared = (strangers % self._buckets_F[vocabulary[unknown]] + _ONE).astype(np.int64)
+            rows[unknown] = np.where(strangers == 0, 0, shared)
+        return rows
 
 
 class NameTable:
