@@ -1,7 +1,8 @@
 """What HTTP, Redis and encoding cost on top of the graph, at one connection: TIN, L = 1000, N = 100.
 
 One request at a time goes over one kept-alive connection; after each, the same encoded inputs go through a bare
-`session.run` in this process, so that both see the same machine at the same moment. Reported: p50 and p99 of both and
+`session.run` in this process, in a session set up as the service's, so that both see the same machine at the same
+moment. Reported: p50 and p99 of both and
 their ratios. Run: `python benchmarks/serving_latency.py [--bundle DIR --redis URL] [--json]`; without a bundle a
 synthetic one of the demo's shape is made (half a minute).
 """
@@ -17,16 +18,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import onnxruntime as ort
 import redis
+from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.support.running_service import Prepared, Running, machine, prepared, running
 from contract.bundle import Bundle
-from contract.records import record_dtype
+from contract.records import Records, record_dtype
 from contract.request import RawRequest
 from service.layout import META, Layout, unpack_ad
+from service.runtime.graph import Graph
 
 P50_LIMIT: Final = 3.0
 P99_LIMIT: Final = 6.0
@@ -82,7 +84,9 @@ def cases(what: Prepared, *, candidates: int, count: int) -> dict[str, list[Case
         stored: bytes = _answer(client.get(name))
         if len(stored) < least or len(found["ids"]) == count:
             continue
-        profile = {key.decode(): text.decode() for key, text in _answer(client.hgetall(name[:-1] + b"p")).items()}
+        profile = {
+            key.decode(): text.decode() for key, text in _answer(client.hgetall(name[:-1] + b"p")).items()
+        }
         ads = [catalogue[index] for index in rng.choice(len(catalogue), candidates, replace=False)]
         for form in FORMS:
             found[form].append(_case(bundle, np.frombuffer(stored, dtype=dtype), profile, ads, form=form))
@@ -93,9 +97,7 @@ def cases(what: Prepared, *, candidates: int, count: int) -> dict[str, list[Case
 
 def measure(service: Running, bundle: Bundle, requests: list[Case], *, pairs: int) -> dict[str, Any]:
     """Time the service and the bare graph in turn; return milliseconds, ratios and the stages' medians."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = ort.InferenceSession(bundle.graph_path, options, providers=["CPUExecutionProvider"])
+    graph = Graph(bundle.graph_path)
     connection = Connection(service)
     served_s, bare_s = np.empty(pairs), np.empty(pairs)
     stages: list[dict[str, float]] = []
@@ -105,7 +107,7 @@ def measure(service: Running, bundle: Bundle, requests: list[Case], *, pairs: in
         started = time.perf_counter()
         head, answer = connection.post(case.body)
         middle = time.perf_counter()
-        logit_UN = session.run(["logit"], case.tensors)[0]
+        logit_UN = graph.run(case.tensors)
         ended = time.perf_counter()
         if index >= 0:
             served_s[index], bare_s[index] = middle - started, ended - middle
@@ -115,14 +117,20 @@ def measure(service: Running, bundle: Bundle, requests: list[Case], *, pairs: in
     result: dict[str, Any] = {"pairs": pairs, "largest_difference_in_log_odds": difference}
     for quantile in (50, 99):
         served, bare = (float(np.percentile(times, quantile)) * 1e3 for times in (served_s, bare_s))
-        result |= {f"p{quantile}_ms": served, f"bare_p{quantile}_ms": bare, f"p{quantile}_ratio": served / bare}
+        result |= {
+            f"p{quantile}_ms": served,
+            f"bare_p{quantile}_ms": bare,
+            f"p{quantile}_ratio": served / bare,
+        }
     result["stage_p50_ms"] = {name: float(np.median([one[name] for one in stages])) for name in stages[0]}
     return result
 
 
 def main() -> None:
     """Measure, print a table, and with --json one line of JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--bundle", type=Path, help="a TIN bundle; by default one is made")
     parser.add_argument("--redis", help="URL of a store that holds the bundle's log")
     parser.add_argument("--candidates", type=int, default=100, help="N")
@@ -151,12 +159,14 @@ def main() -> None:
             f"{form:8} p50 {result['p50_ms']:.3f} ms = {result['p50_ratio']:.2f} x {result['bare_p50_ms']:.3f}, "
             f"p99 {result['p99_ms']:.3f} ms = {result['p99_ratio']:.2f} x {result['bare_p99_ms']:.3f}"
         )
-        print("         stages, p50 in ms:", {name: round(ms, 3) for name, ms in result["stage_p50_ms"].items()})
+        print(
+            "         stages, p50 in ms:", {name: round(ms, 3) for name, ms in result["stage_p50_ms"].items()}
+        )
     if arguments.json:
         print(json.dumps(report))
 
 
-def _case(bundle: Bundle, records: Any, profile: dict[str, str], ads: list[Any], *, form: str) -> Case:
+def _case(bundle: Bundle, records: Records, profile: dict[str, str], ads: list[Any], *, form: str) -> Case:
     moment = int(records["timestamp"][-1]) + 86_400
     template = bundle.golden()[0].raw
     columns = {name: [*values][:1] * len(ads) for name, values in template.candidate_context.items()}
@@ -192,7 +202,7 @@ def _stages(head: bytes) -> dict[str, float]:
     return {name: float(ms) for name, ms in pairs}
 
 
-def _difference(answer: bytes, logit_UN: Any) -> float:
+def _difference(answer: bytes, logit_UN: NDArray[np.float32]) -> float:
     scores = np.array(json.loads(answer)["scores"])
     return float(np.abs(np.log(scores / (1 - scores)) - logit_UN[0].astype(np.float64)).max())
 

@@ -183,14 +183,17 @@ class Engine:
             logit_UN = self._run(inputs)
             ended_s = self._clock()
         padding.split(parts, logit_UN)
+        longest = most = useful = candidates = 0
         for part in parts:
-            if part.start == 0:
-                part.job.started_s = started_s
-            part.job.ended_s = max(part.job.ended_s, ended_s)
-        useful = sum(part.job.length * part.count for part in parts)
-        cells = len(parts) * max(part.job.length for part in parts) * max(part.count for part in parts)
+            job, count = part.job, part.stop - part.start
+            job.started_s = min(job.started_s or started_s, started_s)
+            job.ended_s = max(job.ended_s, ended_s)
+            longest, most = max(longest, job.length), max(most, count)
+            useful += job.length * count
+            candidates += count
+        cells = len(parts) * longest * most
         self._pace.ran(cells, ended_s - started_s)
-        return RunReport(len(parts), sum(part.count for part in parts), 1 - useful / cells)
+        return RunReport(len(parts), candidates, 1 - useful / cells)
 
     # ---------------------------------------------------------------- on the event loop
 

@@ -24,7 +24,7 @@ def join(parts: Sequence[Part]) -> dict[str, NDArray[Any]]:
 def split(parts: Sequence[Part], logit_UN: NDArray[np.float32]) -> None:
     """Write each part's columns of the answer into its job."""
     for row, part in enumerate(parts):
-        part.job.logit_N[part.start : part.stop] = logit_UN[row, : part.count]
+        part.job.logit_N[part.start : part.stop] = logit_UN[row, : part.stop - part.start]
 
 
 def _alone(part: Part) -> dict[str, NDArray[Any]]:
