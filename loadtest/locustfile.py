@@ -12,6 +12,7 @@ import json
 import math
 import random
 import sys
+import time
 from argparse import Namespace
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from typing import Any, ClassVar, Final
 
 import gevent
 import polars as pl
-from locust import FastHttpUser, constant_throughput, events, task
+from locust import FastHttpUser, events, task
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 
@@ -108,18 +109,26 @@ class AdServer(FastHttpUser):
 
     trips: ClassVar[Trips]
     answers: ClassVar[Answers] = Answers()
+    _period_s: float
+    _due_s: float
 
     def on_start(self) -> None:
         """Start at a random moment of the pace, so that connections do not ask in step."""
         options = self.environment.parsed_options
         assert options is not None
-        pace = options.rate / options.num_users
-        self._pause = constant_throughput(pace)
-        gevent.sleep(self.trips.random.random() / pace)
+        self._period_s = options.num_users / options.rate
+        offset_s = self.trips.random.random() * self._period_s
+        self._due_s = time.perf_counter() + offset_s
+        gevent.sleep(offset_s)
 
     def wait_time(self) -> float:
-        """Return the seconds until the next request is due."""
-        return self._pause(self)
+        """Return the seconds until the next request is due, on a timetable of this connection's own.
+
+        locust's constant_throughput counts from the last run, and so lets connections that were once held up
+        together fall into step: then the first answers fast and the last waits for all.
+        """
+        self._due_s += self._period_s
+        return max(0.0, self._due_s - time.perf_counter())
 
     @task
     def score(self) -> None:

@@ -96,7 +96,9 @@ def test_settings_are_wrong_input_and_frozen():
         load_settings(environ={}).server.port = 1
 
 
-@pytest.mark.parametrize(("group", "name", "field"), FIELDS, ids=[f"{group}.{name}" for group, name, _ in FIELDS])
+@pytest.mark.parametrize(
+    ("group", "name", "field"), FIELDS, ids=[f"{group}.{name}" for group, name, _ in FIELDS]
+)
 def test_every_setting_is_documented_with_its_default_and_description(group, name, field):
     lines = [line for line in DOCS.read_text().splitlines() if line.startswith(f"| `{group}.{name}` ")]
     assert len(lines) == 1, f"docs/configuration.md must have one row for {group}.{name}"
