@@ -21,7 +21,8 @@ RUNS: Final[dict[str, tuple[str, dict[str, object]]]] = {
     "mean_pool": ("mean_pool", {}),
     "tin": ("tin", {}),
     "tin_50": ("tin", {"history_length": 50}),
-    "tin_plain": ("tin", {"logit_scale": 1.0, "attention_mass": False}),  # the paper's softmax, with the bias per ad
+    # the paper's softmax, with a bias per ad
+    "tin_plain": ("tin", {"logit_scale": 1.0, "attention_mass": False}),
     "din": ("din", {}),
 }
 SHOWN: Final = ("gauc", "auc", "log_loss", "ne", "pcoc", "ece")
