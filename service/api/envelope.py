@@ -5,10 +5,11 @@ it, and cost more than reading the body. While the service drains, answers also 
 connection: the next request then goes to another.
 """
 
+import itertools
 import logging
 import secrets
 import string
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any, Final, TypeAlias
 
 from service.api.problems import CONTENT_TYPE, problem_of
@@ -57,6 +58,9 @@ class Envelope:
         self._draining = draining
         self._metrics = metrics
         self._clock = clock
+        # unique among processes by chance, within one by counting; no system call per request
+        self._id_prefix = secrets.token_hex(6)
+        self._id_numbers = itertools.count(secrets.randbits(16))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -64,7 +68,7 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         started_s = self._clock()
-        scope[REQUEST_ID] = _given_id(scope) or secrets.token_hex(8)
+        scope[REQUEST_ID] = _given_id(scope) or f"{self._id_prefix}{next(self._id_numbers):08x}"
         code = 0
 
         async def send_with_id(message: Message) -> None:
@@ -90,15 +94,15 @@ class Envelope:
 async def send_problem(error: BaseException, scope: Scope, send: Send) -> None:
     """Answer with the problem details of an error."""
     status, body, headers = problem_of(error, scope[REQUEST_ID])
-    await send_bytes(send, status, body, content_type=CONTENT_TYPE, headers=headers)
+    pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+    await send_bytes(send, status, body, content_type=CONTENT_TYPE.encode(), headers=pairs)
 
 
 async def send_bytes(
-    send: Send, status: int, body: bytes, *, content_type: str, headers: dict[str, str] | None = None
+    send: Send, status: int, body: bytes, *, content_type: bytes, headers: Iterable[tuple[bytes, bytes]] = ()
 ) -> None:
     """Send a whole answer."""
-    pairs = [(b"content-type", content_type.encode()), (b"content-length", b"%d" % len(body))]
-    pairs += [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
+    pairs = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *headers]
     await send({"type": "http.response.start", "status": status, "headers": pairs})
     await send({"type": "http.response.body", "body": body})
 

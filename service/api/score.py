@@ -24,13 +24,15 @@ from service.errors import (
     ServiceError,
     UnknownModelError,
 )
-from service.metrics import Metrics
+from service.metrics import STAGES, Metrics
 from service.scoring.request import ScoreAnswer, ScoreRequest
 
-JSON: Final = "application/json"
-MSGPACK: Final = "application/msgpack"
+JSON: Final = b"application/json"
+MSGPACK: Final = b"application/msgpack"
 SLOT: Final = "champion"
 WATCH_AFTER_S: Final = 0.01  # a request that takes longer is given up when its caller leaves
+
+_TIMING: Final = b", ".join(stage.encode() + b";dur=%.3f" for stage in STAGES)
 
 
 class ScoreEndpoint:
@@ -85,8 +87,9 @@ class ScoreEndpoint:
         content_type, data = _encoded(content, headers)
         answer.stage_s["parse"] = parsed_s - arrived_s
         answer.stage_s["respond"] = self._clock() - responding_s
-        timing = ", ".join(f"{stage};dur={seconds * 1e3:.3f}" for stage, seconds in answer.stage_s.items())
-        await send_bytes(send, 200, data, content_type=content_type, headers={"server-timing": timing})
+        timing = _TIMING % tuple([1e3 * answer.stage_s[stage] for stage in STAGES])
+        headers_out = ((b"server-timing", timing),)
+        await send_bytes(send, 200, data, content_type=content_type, headers=headers_out)
         served.scorer.observe(answer)
 
     def _read(
@@ -196,7 +199,7 @@ def _content(served: Served, body: Body, answer: ScoreAnswer, *, request_id: str
     }
 
 
-def _encoded(content: dict[str, Any], headers: dict[bytes, bytes]) -> tuple[str, bytes]:
+def _encoded(content: dict[str, Any], headers: dict[bytes, bytes]) -> tuple[bytes, bytes]:
     """Return content type and bytes: msgpack if asked for, or if the request was and asks for nothing else."""
     accept = headers.get(b"accept", b"")
     if b"msgpack" in accept or (_is_msgpack(headers) and b"json" not in accept):

@@ -120,15 +120,16 @@ class Engine:
             deadline_s=deadline_s,
             submitted_s=self._clock(),
             logit_N=np.empty(candidates, dtype=np.float32),
-            waiter=self._loop.create_future(),
         )
         if alone and self._runs_inline(job):
-            part = Part(job, 0, candidates)
-            self._deliver(Taken([part]), self._execute([part]))
-        else:
-            with self._wake:
-                self._queue.push(job)
-                self._wake.notify()
+            self._report(self._execute([Part(job, 0, candidates)]))
+            if job.error is not None:
+                raise job.error
+            return job
+        job.waiter = self._loop.create_future()
+        with self._wake:
+            self._queue.push(job)
+            self._wake.notify()
         try:
             await job.waiter
         except asyncio.CancelledError:
@@ -214,6 +215,9 @@ class Engine:
                 job.waiter.set_exception(
                     DeadlineExceededError(f"the deadline passed after {waited_ms:.1f} ms in the queue")
                 )
+        self._report(reports)
+
+    def _report(self, reports: Sequence[RunReport]) -> None:
         assert self._loop is not None, "work before start: this is a bug"
         for report in reports:
             self._loop.call_soon(self._on_run, report)  # after those who wait have gone on

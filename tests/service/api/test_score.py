@@ -271,7 +271,7 @@ def test_the_request_id_is_the_bodys_else_the_headers(served, now, given, header
 def test_without_an_id_each_answer_gets_its_own(served):
     first, second = (served.get("/livez").headers["x-request-id"] for _ in range(2))
     assert first != second
-    assert re.fullmatch(r"[0-9a-f]{16}", first)
+    assert re.fullmatch(r"[0-9a-f]{20}", first)
 
 
 async def test_a_caller_who_leaves_is_counted_and_leaves_no_trace(served, now):
