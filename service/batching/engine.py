@@ -126,16 +126,19 @@ class Engine:
             if job.error is not None:
                 raise job.error
             return job
-        job.waiter = self._loop.create_future()
+        await self._in_turn(job, self._loop.create_future())
+        return job
+
+    async def _in_turn(self, job: Job, waiter: "asyncio.Future[None]") -> None:
+        job.waiter = waiter
         with self._wake:
             self._queue.push(job)
             self._wake.notify()
         try:
-            await job.waiter
+            await waiter
         except asyncio.CancelledError:
             job.abandoned = True
             raise
-        return job
 
     def _runs_inline(self, job: Job) -> bool:
         limits = self._queue.limits

@@ -118,24 +118,23 @@ class Scorer:
         self._counter.count(answer.tensors, has_history=answer.history_length > 0)
 
     async def _score(self, request: ScoreRequest, count: int) -> ScoreAnswer:
-        clock = self._clock
-        started_s = clock()
+        started_s = self._clock()
         reading = asyncio.ensure_future(self._history(request, started_s))
         try:
             await _sent()
-            early_s = clock()
+            early_s = self._clock()
             candidates, unknown = self._encoder.candidates(request)
-            early_s = clock() - early_s
+            early_s = self._clock() - early_s
             history = await reading
         finally:
             reading.cancel()
-        read_s = clock()
+        read_s = self._clock()
         if read_s > request.deadline_s:
             self._metrics.shed["deadline"].inc()
             raise DeadlineExceededError("the deadline passed before the scoring began")
         tensors = self._encoder.user(request, history) | candidates
         inputs = {name: tensors[name] for name in self._inputs}
-        encoded_s = clock()
+        encoded_s = self._clock()
         job = await self._engine.score(
             inputs,
             candidates=count,

@@ -96,8 +96,9 @@ class Service:
 
     def output(self) -> str:
         """Return what the program wrote."""
-        self.log.seek(0)
-        return self.log.read().decode()
+        # the processes write at the offset of the same open file, so it must not be moved
+        size = os.fstat(self.log.fileno()).st_size
+        return os.pread(self.log.fileno(), size, 0).decode()
 
     def end(self, number: int = signal.SIGTERM, timeout_s: float = 40.0) -> int:
         """Send a signal and return the exit code."""
