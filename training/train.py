@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from contract.encoder import Encoder
 from contract.errors import InputError, LongsightError
 from contract.files import atomic_folder, write_json_atomic
 from training.batches import Batch, BatchSource, training_order
@@ -80,37 +81,16 @@ def train(
         started = time.perf_counter()
         with (folder / "metrics.jsonl").open("w", encoding="utf-8", buffering=1) as journal:
             trainer.fit(journal.write)
-        best = trainer.best
-        built.load_state_dict(best.weights)
-        torch.save(best.weights, folder / "checkpoint.pt")
-        calibration, metrics = _calibrate(
-            opened,
-            built.to("cpu"),
-            source,
-            half_life_days=training.calibration_half_life_days,
-            progress=progress,
-        )
-        record = {
-            "format": FORMAT,
-            "model": model,
-            "config": config,
-            "settings": training.model_dump(),
-            "history_length": training.history_length,
-            "history_lag_s": opened.history_lag_s,
-            "dataset": str(opened.path.resolve()),
-            "schema": opened.schema.to_json(),
-            "transforms": write_encoder(folder, encoder, opened),
-            "calibration": asdict(calibration),
-            "sampling": opened.manifest["sampling"],
-            "best_epoch": best.epoch,
-            "stopped": trainer.stopped,
+        record = _finish(folder, trainer, encoder, model=model, config=config)
+        record |= {
             "seconds": time.perf_counter() - started,
-            "metrics": {"validation": metrics},
             "provenance": provenance(seed=seed, dataset_fingerprint=opened.fingerprint),
         }
         write_json_atomic(folder / MARKER, record)
     if trainer.failure is not None:
-        raise LongsightError(f"{run}: {trainer.failure}; kept the checkpoint of epoch {best.epoch + 1}")
+        raise LongsightError(
+            f"{run}: {trainer.failure}; kept the checkpoint of epoch {trainer.best.epoch + 1}"
+        )
     return record
 
 
@@ -145,7 +125,7 @@ class _Trainer:
         self.best = _Best()
         self.stopped = "last epoch"
         self.failure: str | None = None
-        self._report = progress or (lambda _done, _total, _label: None)
+        self.report = progress or (lambda _done, _total, _label: None)
         self._generator = np.random.default_rng(seed)
         self._chosen = dataset.requests_of("train")
         self._validation = dataset.requests_of("validation")
@@ -209,8 +189,8 @@ class _Trainer:
             total, weight, done = total + loss * rows, weight + rows, done + len(batch.row)
             if time.perf_counter() - reported > _QUIET:
                 reported = time.perf_counter()
-                self._report(done, len(self._chosen), f"epoch {epoch + 1}, loss {total / weight:.4f}")
-        self._report(len(self._chosen), len(self._chosen), f"epoch {epoch + 1}, loss {total / weight:.4f}")
+                self.report(done, len(self._chosen), f"epoch {epoch + 1}, loss {total / weight:.4f}")
+        self.report(len(self._chosen), len(self._chosen), f"epoch {epoch + 1}, loss {total / weight:.4f}")
         return total / weight
 
     def _step(self, batch: Batch, optimizer: torch.optim.Optimizer) -> tuple[float, int]:
@@ -234,7 +214,7 @@ class _Trainer:
         """Validate and keep the weights if they are the best; False where a score is not a number."""
         trained = time.perf_counter() - started
         rows, logit = score_requests(
-            self.model.to("cpu"), self.source, self._validation, progress=self._report, label="validation"
+            self.model.to("cpu"), self.source, self._validation, progress=self.report, label="validation"
         )
         self.model.to(self.device)
         if not np.isfinite(logit).all():  # the last step spoilt the weights, and no later loss shows it
@@ -271,18 +251,41 @@ def _ahead(source: BatchSource, order: list[NDArray[np.int64]]) -> Iterator[Batc
         yield waiting.result()
 
 
-def _calibrate(
-    dataset: Dataset,
-    model: CtrModel,
-    source: BatchSource,
-    *,
-    half_life_days: float,
-    progress: Progress | None,
-) -> tuple[Calibration, dict[str, Any]]:
+def _finish(
+    folder: Path, trainer: _Trainer, encoder: Encoder, *, model: str, config: dict[str, Any]
+) -> dict[str, Any]:
+    """Write the best weights and the encoder, calibrate, and return the record of the run."""
+    dataset, settings, best = trainer.dataset, trainer.settings, trainer.best
+    trainer.model.to("cpu").load_state_dict(best.weights)
+    torch.save(best.weights, folder / "checkpoint.pt")
+    calibration, metrics = _calibrate(trainer)
+    return {
+        "format": FORMAT,
+        "model": model,
+        "config": config,
+        "settings": settings.model_dump(),
+        "history_length": settings.history_length,
+        "history_lag_s": dataset.history_lag_s,
+        "dataset": str(dataset.path.resolve()),
+        "schema": dataset.schema.to_json(),
+        "transforms": write_encoder(folder, encoder, dataset),
+        "calibration": asdict(calibration),
+        "sampling": dataset.manifest["sampling"],
+        "best_epoch": best.epoch,
+        "stopped": trainer.stopped,
+        "metrics": {"validation": metrics},
+    }
+
+
+def _calibrate(trainer: _Trainer) -> tuple[Calibration, dict[str, Any]]:
     """Fit the calibration on validation; returns it with the calibrated metrics there."""
+    dataset = trainer.dataset
     chosen = dataset.requests_of("validation")
-    rows, raw = score_requests(model, source, chosen, progress=progress, label="calibration")
+    rows, raw = score_requests(
+        trainer.model, trainer.source, chosen, progress=trainer.report, label="calibration"
+    )
     clicked = np.asarray(dataset.row("clicked")[rows])
+    half_life_days = trainer.settings.calibration_half_life_days
     weights = row_weights(dataset, rows) * recency(dataset, rows, half_life_days)
     calibration = fit_calibration(raw, clicked, weights)
     return calibration, split_metrics(dataset, rows, calibration.apply(raw))
