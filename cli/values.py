@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import typer
 
@@ -12,6 +12,16 @@ from contract.errors import InputError
 
 LATEST_SECOND: Final = 2**32 - 1  # a record keeps its time in 32 bits
 LATEST_MILLISECOND: Final = LATEST_SECOND * 1000
+
+RedisOption = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="Redis or Valkey.", show_default="redis://127.0.0.1:6379/0"),
+]
+EmbeddedOption = Annotated[bool, typer.Option("--embedded", help="Start, or join, a Valkey of our own.")]
+EmbeddedDirOption = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Its data and socket.", show_default=".longsight/valkey"),
+]
 
 SettingValue = bool | int | float | str | list[int]
 

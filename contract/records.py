@@ -57,8 +57,3 @@ def time_order(users: NDArray[Any], records: Records) -> NDArray[np.int64]:
     keep[after[same]] = False
     kept = np.flatnonzero(keep)
     return kept[np.lexsort((timestamps[kept], users[kept]))]
-
-
-def normalise_records(records: Records) -> Records:
-    """Return one user's records `[n]` in time order with identical ones dropped (see `time_order`)."""
-    return records[time_order(np.zeros(len(records), dtype=np.int8), records)]

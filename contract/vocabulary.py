@@ -81,7 +81,7 @@ class Vocabulary:
             raise InputError("the known keys of a vocabulary must be non-zero and strictly ascending")
         self.spec = spec
         self.known = known
-        self._buckets = spec.oov_buckets if spec.kind == "exact" else int(spec.rows or 1)
+        self.buckets = spec.oov_buckets if spec.kind == "exact" else int(spec.rows or 1)
         self._stack: VocabularyStack | None = None
 
     @classmethod
@@ -94,12 +94,12 @@ class Vocabulary:
     @property
     def size(self) -> int:
         """Rows of the table: 1 (padding) + buckets + known ids."""
-        return 1 + self._buckets + len(self.known)
+        return 1 + self.buckets + len(self.known)
 
     @property
     def first_known_row(self) -> int:
         """The row of the smallest known key; rows 1 up to it are out of vocabulary."""
-        return 1 + self._buckets
+        return 1 + self.buckets
 
     def rows(self, keys: Keys) -> NDArray[np.int64]:
         """Return the row of each key, in an array of the same shape; key 0 gives row 0."""
@@ -111,11 +111,6 @@ class Vocabulary:
     def table(self) -> _CuckooTable:
         """Return the hash table of the known keys; its ranks count from 0."""
         return _CuckooTable(self.known)
-
-    @property
-    def buckets(self) -> int:
-        """How many rows unknown ids share."""
-        return self._buckets
 
 
 class VocabularyStack:

@@ -9,7 +9,7 @@ import typer
 from cli.extras import extras
 from cli.output import JsonOption, show
 from cli.progress import progress
-from cli.values import inside, parse_time
+from cli.values import EmbeddedDirOption, EmbeddedOption, RedisOption, inside, parse_time
 
 LogArgument = Annotated[Path, typer.Argument(metavar="LOG", help="Folder of the log.", show_default=False)]
 
@@ -117,17 +117,9 @@ def prepare(
 def load(
     log: LogArgument,
     *,
-    redis: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="Redis or Valkey.", show_default="redis://127.0.0.1:6379/0"),
-    ] = None,
-    embedded: Annotated[
-        bool, typer.Option("--embedded", help="Start, or join, a Valkey of our own.")
-    ] = False,
-    embedded_dir: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Its data and socket.", show_default=".longsight/valkey"),
-    ] = None,
+    redis: RedisOption = None,
+    embedded: EmbeddedOption = False,
+    embedded_dir: EmbeddedDirOption = None,
     until: Annotated[
         int | None,
         typer.Option(

@@ -8,7 +8,7 @@ import typer
 from cli.extras import extras
 from cli.output import JsonOption, show
 from cli.progress import progress
-from cli.values import inside
+from cli.values import EmbeddedDirOption, EmbeddedOption, RedisOption, inside
 from contract.errors import LongsightError
 
 
@@ -30,17 +30,9 @@ def serve(
         typer.Argument(metavar="BUNDLE", help="Folder made by `export`.", show_default="bundle.path"),
     ] = None,
     *,
-    redis: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="Redis or Valkey.", show_default="redis://127.0.0.1:6379/0"),
-    ] = None,
-    embedded: Annotated[
-        bool, typer.Option("--embedded", help="Start, or join, a Valkey of our own.")
-    ] = False,
-    embedded_dir: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Its data and socket.", show_default=".longsight/valkey"),
-    ] = None,
+    redis: RedisOption = None,
+    embedded: EmbeddedOption = False,
+    embedded_dir: EmbeddedDirOption = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 = any.", show_default="8000")] = None,
     workers: Annotated[int | None, typer.Option(metavar="N", help="Processes.", show_default="1")] = None,
