@@ -1,8 +1,10 @@
-"""Reads the values of flags: times, `key=value` settings, which store."""
+"""Reads the values of flags: times, sizes, `key=value` settings, which store."""
 
 import json
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -12,6 +14,8 @@ from contract.errors import InputError
 
 LATEST_SECOND: Final = 2**32 - 1  # a record keeps its time in 32 bits
 LATEST_MILLISECOND: Final = LATEST_SECOND * 1000
+SIZE: Final = re.compile(r"(\d{1,18}(?:\.\d{1,9})?) ?([kmgt]?)(i?)b?", re.ASCII | re.IGNORECASE)
+LARGEST_SIZE: Final = 10**18
 
 RedisOption = Annotated[
     str | None,
@@ -35,6 +39,18 @@ def parse_time(text: str | int) -> int:
     if not 0 <= seconds <= LATEST_SECOND:
         raise typer.BadParameter(f"{text} lies outside 1970-01-01 .. 2106-02-07")
     return seconds
+
+
+def parse_size(text: str | int) -> int:
+    """Return the bytes of `4GB`, `1.5 GB`, `512M`, `4GiB` or `4000000000`: GB = 1000^3 bytes, GiB = 1024^3."""
+    found = SIZE.fullmatch(str(text).strip())
+    if found is None or (found[3] and not found[2]):
+        raise typer.BadParameter(f"{text!r} is no size; give bytes or a unit, such as 4GB or 512MiB")
+    step = 1024 if found[3] else 1000
+    size = int(Decimal(found[1]) * step ** " kmgt".index(found[2].lower() or " "))
+    if not 0 < size <= LARGEST_SIZE:
+        raise typer.BadParameter(f"{text} lies outside 1 byte .. 1,000,000 TB")
+    return size
 
 
 def parse_settings(pairs: Iterable[str]) -> dict[str, SettingValue]:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from cli.output import plain, show
 from cli.progress import Lines, progress
-from cli.values import inside, parse_settings, parse_time, parse_value
+from cli.values import inside, parse_settings, parse_size, parse_time, parse_value
 from contract.errors import InputError
 
 
@@ -32,6 +32,33 @@ def test_what_is_no_time_is_refused(text):
 def test_milliseconds_are_recognised():
     with pytest.raises(typer.BadParameter, match="milliseconds"):
         parse_time("1507507200000")
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("4GB", 4 * 10**9),
+        ("4gb", 4 * 10**9),
+        ("4G", 4 * 10**9),
+        ("1.5 GB", 1_500_000_000),
+        ("512MiB", 512 * 2**20),
+        ("2Ti", 2 * 2**40),
+        ("64k", 64_000),
+        ("7B", 7),
+        ("4000000000", 4 * 10**9),
+    ],
+)
+def test_a_size_has_decimal_and_binary_units(text, size):
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize(
+    "text", ["", "GB", "-1GB", "4 gallons", "4iB", "1e9", "0", "0.1B", "nan", "9" * 30, "٤GB"]
+)
+def test_what_is_no_size_is_refused_in_one_line(text):
+    with pytest.raises(typer.BadParameter) as refusal:
+        parse_size(text)
+    assert "\n" not in refusal.value.message
 
 
 @pytest.mark.parametrize(
