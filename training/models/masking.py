@@ -6,6 +6,7 @@ U requests, L behaviours.
 from dataclasses import dataclass
 from typing import Final, Self
 
+import torch
 from torch import Tensor
 
 MASKED: Final = -3e4
@@ -29,6 +30,15 @@ class HistoryMask:
         valid_UL = mask_UL.float()
         count_U1 = valid_UL.sum(-1, keepdim=True)
         return cls(valid_UL, count_U1, count_U1.clamp(max=1.0))
+
+    def log_count(self) -> Tensor:
+        """Return the log of the number of behaviours, `[U, 1]`; 0 for none."""
+        return self.count.clamp(min=1.0).log()
+
+    def mean(self, k_ULD: Tensor) -> Tensor:
+        """Return the mean of the behaviour vectors, `[U, 1, D]`; 0 for an empty history."""
+        weight_UL = self.valid / self.count.clamp(min=1.0)
+        return torch.bmm(weight_UL.unsqueeze(1), k_ULD)
 
     def bias(self) -> Tensor:
         """Return what a position adds to its logit, `[U, L]`: 0, or `MASKED` where padded."""

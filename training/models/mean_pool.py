@@ -6,7 +6,6 @@ U requests, N candidate ads, L behaviours, D width of an ad or behaviour vector.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from training.models.base import CtrModel, require
@@ -53,8 +52,7 @@ class MeanPool(CtrModel):
         """Return `logit_UN`."""
         mask = HistoryMask.of(inputs["history_mask"])
         q_UND = self.embedding.ads(inputs)
-        weight_UL = mask.valid / mask.count.clamp(min=1.0)
-        mean_U1D = torch.bmm(weight_UL.unsqueeze(1), self.embedding.history(inputs))
+        mean_U1D = mask.mean(self.embedding.history(inputs))
         pair = [q_UND, q_UND * mean_U1D, *self.embedding.candidate(inputs)]
         request = [mean_U1D.squeeze(1), *self.embedding.request(inputs)]
         valid_UN = self.embedding.candidate_mask(inputs) if self.training else None

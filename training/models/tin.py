@@ -45,6 +45,10 @@ class TinConfig:
     """Give the head the log-sum-exp of the logits and the log of the number of behaviours."""
     released_code: bool = False
     """Leave the product with q~ out of u, as the code the authors released does."""
+    target_attention: bool = True
+    """Weigh behaviours by the candidate; false = all alike, and no attention mass (an ablation)."""
+    target_representation: bool = True
+    """Multiply the interest with the candidate; false = the head sees [u, q] alone (an ablation)."""
     ad_bias: bool = True
     """One learned log-odds per ad."""
     head_hidden: tuple[int, ...] = (80, 40)
@@ -97,10 +101,11 @@ class Tin(CtrModel):
         self.log_scale = (
             nn.Parameter(torch.tensor(math.log(config.logit_scale))) if config.learned_scale else None
         )
-        masses = int(config.attention_mass)
+        masses = int(config.attention_mass and config.target_attention)
+        vectors = 3 if config.target_representation else 2
         self.head = Head(
-            pair_width=3 * config.embedding_width + masses + self.embedding.candidate_width,
-            request_width=masses + self.embedding.request_width,
+            pair_width=vectors * config.embedding_width + masses + self.embedding.candidate_width,
+            request_width=int(config.attention_mass) + self.embedding.request_width,
             hidden=config.head_hidden,
             activation=config.head_activation,
         )
@@ -112,20 +117,27 @@ class Tin(CtrModel):
         mask = HistoryMask.of(inputs["history_mask"])
         q_UND = self.time.target(self.embedding.ads(inputs))
         k_ULD = self.time.behaviors(self.embedding.history(inputs), inputs)
-        logit_UNL = self.attention_logits(q_UND, k_ULD, mask)
-        weight_UNL = torch.softmax(logit_UNL, dim=-1)
-        interest_UND = torch.bmm(weight_UNL, k_ULD) * mask.any.unsqueeze(-1)
-        if not self.config.released_code:
+        interest_UND, mass = self.attend(q_UND, k_ULD, mask)
+        if self.config.target_representation and not self.config.released_code:
             interest_UND = q_UND * interest_UND
-        pair = [interest_UND, q_UND, interest_UND * q_UND, *self.embedding.candidate(inputs)]
+        product = [interest_UND * q_UND] if self.config.target_representation else []
+        pair = [interest_UND, q_UND, *product, *self.embedding.candidate(inputs), *mass]
         request = self.embedding.request(inputs)
         if self.config.attention_mass:
-            log_count_U1 = mask.count.clamp(min=1.0).log()
-            pair.append(attention_mass(logit_UNL, weight_UNL, mask, log_count_U1))
-            request.append(log_count_U1)
+            request.append(mask.log_count())
         valid_UN = self.embedding.candidate_mask(inputs) if self.training else None
         score_UN: Tensor = self.head(pair, request, valid_UN)
         return score_UN if self.ad_bias is None else score_UN + self.ad_bias(inputs)
+
+    def attend(self, q_UND: Tensor, k_ULD: Tensor, mask: HistoryMask) -> tuple[Tensor, list[Tensor]]:
+        """Return `interest_UND`, the weighted sum of `k_ULD`, and the attention mass where it's wanted."""
+        if not self.config.target_attention:
+            return mask.mean(k_ULD).expand_as(q_UND), []
+        logit_UNL = self.attention_logits(q_UND, k_ULD, mask)
+        weight_UNL = torch.softmax(logit_UNL, dim=-1)
+        interest_UND = torch.bmm(weight_UNL, k_ULD) * mask.any.unsqueeze(-1)
+        mass = [attention_mass(logit_UNL, weight_UNL, mask)] if self.config.attention_mass else []
+        return interest_UND, mass
 
     def attention_logits(self, q_UND: Tensor, k_ULD: Tensor, mask: HistoryMask) -> Tensor:
         """Return `logit_UNL`, hugely negative where padded."""
@@ -134,10 +146,10 @@ class Tin(CtrModel):
         return torch.bmm(q_UND * (scale / root), k_ULD.transpose(1, 2)) + mask.bias().unsqueeze(1)
 
 
-def attention_mass(logit_UNL: Tensor, weight_UNL: Tensor, mask: HistoryMask, log_count_U1: Tensor) -> Tensor:
+def attention_mass(logit_UNL: Tensor, weight_UNL: Tensor, mask: HistoryMask) -> Tensor:
     """Return `mass_UN1` = log mean_j exp(logit_j) over the behaviours; 0 for an empty history.
 
     The largest logit minus the log of the largest weight is the log-sum-exp: no second pass of exponentials.
     """
     log_sum_UN = logit_UNL.amax(-1) - weight_UNL.amax(-1).log()
-    return ((log_sum_UN - log_count_U1) * mask.any).unsqueeze(-1)
+    return ((log_sum_UN - mask.log_count()) * mask.any).unsqueeze(-1)

@@ -24,6 +24,8 @@ VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
     "tin dice": ("tin", {"head_activation": "dice", "learned_scale": True}),
     "tin literal": ("tin", {"logit_scale": 1.0, "attention_mass": False, "ad_bias": False}),
     "tin released code": ("tin", {"released_code": True, "temporal": "rank", "head_activation": "sigmoid"}),
+    "tin without target attention": ("tin", {"target_attention": False}),
+    "tin without target representation": ("tin", {"target_representation": False}),
     "mean_pool": ("mean_pool", {"head_activation": "prelu"}),
     "popularity": ("popularity", {}),
 }

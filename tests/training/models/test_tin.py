@@ -41,7 +41,7 @@ def _computed(model, inputs):
     mask = HistoryMask.of(inputs["history_mask"])
     logit_UNL = model.attention_logits(q_UND, k_ULD, mask)
     weight_UNL = torch.softmax(logit_UNL, -1)
-    mass_UN1 = attention_mass(logit_UNL, weight_UNL, mask, mask.count.clamp(min=1.0).log())
+    mass_UN1 = attention_mass(logit_UNL, weight_UNL, mask)
     return q_UND * torch.bmm(weight_UNL, k_ULD), mass_UN1
 
 
@@ -76,11 +76,10 @@ def test_the_literal_form_is_an_mlp_on_the_literal_sum(build, draw):
 def test_the_gradient_of_the_mass_is_that_of_log_sum_exp():
     torch.manual_seed(0)
     mask = HistoryMask.of(torch.tensor([[False, True, True, True]]))
-    log_count = mask.count.log()
     logit = torch.randn(1, 3, 4).requires_grad_()
     masked = logit + mask.bias().unsqueeze(1)
 
-    mass = attention_mass(masked, masked.softmax(-1), mask, log_count)
+    mass = attention_mass(masked, masked.softmax(-1), mask)
     (ours,) = torch.autograd.grad(mass.sum(), logit)
     (theirs,) = torch.autograd.grad(torch.logsumexp(logit[..., 1:], -1).sum(), logit)
 
@@ -118,6 +117,37 @@ def test_the_released_code_leaves_out_one_product(build, draw):
     paper, released = build("tin").eval(), build("tin", released_code=True).eval()
 
     assert (paper(inputs) - released(inputs)).abs().max() > 1e-4
+
+
+def test_without_target_attention_the_interest_is_the_mean_behaviour_whoever_asks(build, draw):
+    inputs = draw([7, 0], 3)
+    model = build("tin", target_attention=False).eval()
+    mask = HistoryMask.of(inputs["history_mask"])
+    q_UND = model.time.target(model.embedding.ads(inputs))
+    k_ULD = model.time.behaviors(model.embedding.history(inputs), inputs)
+
+    interest_UND, mass = model.attend(q_UND, k_ULD, mask)
+
+    naive = k_ULD[0][inputs["history_mask"][0]].mean(0)
+    torch.testing.assert_close(interest_UND[0], naive.expand(3, -1))
+    assert not interest_UND[1].any()
+    assert mass == []
+
+
+def test_without_target_representation_the_head_sees_no_product_with_the_candidate(build, draw):
+    model = build("tin", target_representation=False, attention_mass=False, head_hidden=(4,)).eval()
+    d = model.config.embedding_width
+    seen = []
+    model.head.from_pair.register_forward_hook(lambda _module, given, _output: seen.append(given[0]))
+    inputs = draw([7], 3)
+
+    model(inputs)
+
+    q_UND = model.time.target(model.embedding.ads(inputs))
+    k_ULD = model.time.behaviors(model.embedding.history(inputs), inputs)
+    interest_UND, _ = model.attend(q_UND, k_ULD, HistoryMask.of(inputs["history_mask"]))
+    torch.testing.assert_close(seen[0][..., : 2 * d], torch.cat([interest_UND, q_UND], dim=-1))
+    assert seen[0].shape[-1] == 2 * d + model.embedding.candidate_width
 
 
 def test_the_scale_can_be_learned(build, draw):
