@@ -1,6 +1,5 @@
-"""From a dataset to a trained and judged model: `train`, `evaluate`."""
+"""From a dataset to a trained model: `train`."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -14,20 +13,10 @@ from cli.values import parse_settings
 SUMMARY = ("model", "settings", "calibration", "best_epoch", "stopped", "seconds", "metrics")
 
 
-class Split(StrEnum):
-    """Which part of the log is judged."""
-
-    validation = "validation"
-    test = "test"
-
-
 def register(app: typer.Typer) -> None:
     """Add this theme's commands to the program."""
     app.command(epilog="Example: longsight train dataset runs/tin --model tin --set history_length=500")(
         train
-    )
-    app.command(epilog="Example: longsight evaluate runs/tin --split test --predictions test.parquet")(
-        evaluate
     )
 
 
@@ -78,21 +67,3 @@ def train(
     if not as_json:  # the rest is for programs, and stays in RUN/run.json
         result = {name: result[name] for name in SUMMARY if name in result}
     show(result, title=str(run), as_json=as_json)
-
-
-def evaluate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder made by `train`.", show_default=False)],
-    *,
-    split: Annotated[Split, typer.Option(help="Which part of the log.")] = Split.test,
-    predictions: Annotated[
-        Path | None,
-        typer.Option(metavar="out.parquet", help="Also write one row per impression.", show_default=False),
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Judge a run: AUC, GAUC, log loss, normalised entropy, calibration, by history length."""
-    with extras("train"), progress() as report:
-        from training.evaluate import evaluate as run_evaluate
-
-        result = run_evaluate(run, split=split.value, predictions=predictions, progress=report)
-    show(result, title=f"{run}, {split.value}", as_json=as_json)
