@@ -114,16 +114,16 @@ def expected_calibration_error(
 ) -> float:
     """Return sum over bins of mass share x |mean p - mean y|, bins of equal weight by rising p.
 
-    A row lies in the bin of the middle of its own weight; rows of equal score share the first one's bin.
+    Rows of equal score share a bin: the one that the middle of their weight lies in. So the order of rows
+    doesn't matter, nor whether a row of weight 2 stands for two.
     """
     if not clicked.size:
         return float("nan")
     order = np.argsort(logit, kind="stable")
     label, score, w = clicked[order], logit[order], weight[order]
-    total = float(w.sum())
-    middle = (np.cumsum(w) - w / 2) / total
-    first = np.concatenate(([True], score[1:] != score[:-1]))
-    middle = middle[np.flatnonzero(first)][np.cumsum(first) - 1]
-    index = np.minimum((middle * bins).astype(np.int64), bins - 1)
-    gap = np.bincount(index, weights=w * (sigmoid(score) - label), minlength=bins)
-    return float(np.abs(gap).sum() / total)
+    run_end = np.append(np.flatnonzero(score[1:] != score[:-1]), score.size - 1)
+    upto = np.cumsum(w)[run_end]
+    gap = np.diff(np.cumsum(w * (sigmoid(score) - label))[run_end], prepend=0.0)
+    middle = (upto + np.concatenate(([0.0], upto[:-1]))) / 2
+    index = np.searchsorted(np.arange(1, bins) * (upto[-1] / bins), middle, side="right")
+    return float(np.abs(np.bincount(index, weights=gap, minlength=bins)).sum() / upto[-1])
