@@ -3,7 +3,7 @@
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -30,6 +30,15 @@ class TrainSettings(BaseModel):
     )
     weight_decay: float = Field(0.0, ge=0, le=1, description="Decoupled decay of everything but the tables.")
     gradient_clip: float = Field(5.0, gt=0, description="Largest norm of the gradient.")
+    embedding_l2: float = Field(
+        0.0,
+        ge=0,
+        le=1e6,
+        description="Mini-batch aware L2: each step shrinks a touched row by this over its occurrences.",
+    )
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="bf16: matrix products in bfloat16; weights, optimiser and loss stay float32."
+    )
     calibration_half_life_days: float = Field(
         7.0,
         ge=0,

@@ -1,0 +1,217 @@
+"""One training step: a batch in, better weights out.
+
+Tables with a row per id are touched by row alone (`rows.py`); everything else, small, is trained by torch's
+AdamW. Knows nothing of datasets, epochs or files.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from training.batches import Batch
+from training.fit.peers import Alone, Peers
+from training.fit.rows import BETA_1, BETA_2, EPS, RowAdam, RowState
+from training.fit.touched import TouchedRows, table_sizes, vocabulary_inputs, vocabulary_tables
+from training.models import CtrModel
+from training.settings import TrainSettings
+
+LOWEST_RATE: Final = 0.02
+"""The learning rate falls linearly to this part of its start."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A batch as a step takes it: tensors on the host, rows renumbered."""
+
+    inputs: dict[str, Tensor]
+    valid: Tensor
+    """`[R]` places of the valid rows in the flattened `[U, N]`."""
+    clicked: Tensor
+    """`[R]` float32."""
+    weight: Tensor | None
+    """`[R]` float32, or None for all alike."""
+    touched: dict[str, Tensor]
+    """Distinct table rows `[k]` by vocabulary."""
+    total: int
+    """Valid rows of the whole batch, those of other processes included."""
+
+
+class TrainStep:
+    """Trains a model batch by batch.
+
+    `prepare` may run in another thread, a batch ahead of `step`; alone, `step(batch)` does both.
+
+    Args:
+        model: on `device`, updated in place. Call `settle` before its weights are read.
+        settings: learning rate, clipping, decay, precision.
+        steps: planned number of steps; the learning rate falls over them.
+        device: cpu or cuda.
+        peers: the processes that train together.
+        occurrences: how often each row occurs in training `[rows]`, by vocabulary; needed for `embedding_l2`.
+
+    """
+
+    def __init__(
+        self,
+        model: CtrModel,
+        settings: TrainSettings,
+        *,
+        steps: int,
+        device: str = "cpu",
+        peers: Peers | None = None,
+        occurrences: Mapping[str, NDArray[np.float32]] | None = None,
+    ) -> None:
+        self.model = model
+        self.settings = settings
+        self.steps = steps
+        self.device = device
+        self.peers = peers or Alone()
+        self._vocabulary = vocabulary_tables(model)
+        parameters = dict(model.named_parameters())
+        self._touched = TouchedRows(vocabulary_inputs(model), table_sizes(model))
+        self.rows = RowAdam({name: parameters[name] for name in self._vocabulary})
+        self._dense = [parameter for name, parameter in parameters.items() if name not in self._vocabulary]
+        self.dense = torch.optim.AdamW(
+            self._dense,
+            lr=settings.learning_rate,
+            betas=(BETA_1, BETA_2),
+            eps=EPS,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+        self._shrink = self._shrinking(occurrences or {})
+
+    @property
+    def taken(self) -> int:
+        """Steps taken so far."""
+        return self.rows.taken
+
+    @property
+    def learning_rate(self) -> float:
+        """That of the next step."""
+        return self.settings.learning_rate * max(LOWEST_RATE, 1 - self.taken / self.steps)
+
+    def prepare(
+        self, batch: Batch, *, weight: NDArray[np.float32] | None = None, total: int | None = None
+    ) -> Prepared:
+        """Return a batch ready for `step`; not for two threads at once.
+
+        Args:
+            batch: this process's part.
+            weight: `[R]` of the valid rows in the loss.
+            total: valid rows of all processes' parts; by default those of this one.
+
+        """
+        tensors, touched = self._touched.renumber(batch.tensors)
+        valid = np.flatnonzero(batch.valid)
+        return Prepared(
+            inputs={name: self._host(values) for name, values in tensors.items()},
+            valid=self._host(valid),
+            clicked=self._host(batch.clicked.ravel()[valid]),
+            weight=None if weight is None else self._host(weight),
+            touched={name: self._host(rows) for name, rows in touched.items()},
+            total=len(valid) if total is None else total,
+        )
+
+    def step(self, batch: Batch | Prepared) -> float:
+        """Take one step; returns the loss, mean over the valid rows of all processes.
+
+        A loss that is not a number leaves the weights as they were.
+        """
+        prepared = self.prepare(batch) if isinstance(batch, Batch) else batch
+        touched = {name: self._moved(rows) for name, rows in prepared.touched.items()}
+        rows = {name: touched[vocabulary] for name, vocabulary in self._vocabulary.items()}
+        states = {name: self.rows.gather(name, rows[name]) for name in rows}
+        local = {name: state.weight.detach().requires_grad_() for name, state in states.items()}
+        self.dense.zero_grad(set_to_none=True)
+        loss = self._backward(prepared, local)
+        gradients = {name: _gradient_of(weight) for name, weight in local.items()}
+        if self.peers.size > 1:
+            self.peers.add_up([loss, *self._dense_gradients()])
+            for name, gradient in gradients.items():
+                rows[name], gradients[name] = self.peers.merge_rows(rows[name], gradient)
+                states[name] = self.rows.gather(name, rows[name])
+        if math.isfinite(value := loss.item()):
+            self._clip([*gradients.values(), *(p.grad for p in self._dense if p.grad is not None)])
+            self._update(rows, states, gradients)
+        return value
+
+    def settle(self) -> None:
+        """Bring the whole tables up to date, for reading."""
+        self.rows.settle()
+
+    def _shrinking(self, occurrences: Mapping[str, NDArray[np.float32]]) -> dict[str, Tensor]:
+        """Return lambda / n of every row, by table; a bias per ad is not shrunk."""
+        if not self.settings.embedding_l2:
+            return {}
+        return {
+            name: self.settings.embedding_l2
+            / torch.from_numpy(np.maximum(occurrences[vocabulary], 1)).to(self.device)
+            for name, vocabulary in self._vocabulary.items()
+            if self.model.get_parameter(name).shape[1] > 1
+        }
+
+    def _backward(self, prepared: Prepared, local: dict[str, Tensor]) -> Tensor:
+        """Leave gradients in the parameters and in `local`; returns this process's part of the loss, `[1]`."""
+        if not len(prepared.valid):  # more processes than requests in this batch
+            return torch.zeros(1, device=self.device)
+        inputs = {name: self._moved(tensor) for name, tensor in prepared.inputs.items()}
+        with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.settings.precision == "bf16"):
+            logit_UN = torch.func.functional_call(self.model, local, (inputs,))
+        logit_R = logit_UN.float().flatten().index_select(0, self._moved(prepared.valid))
+        weight_R = None if prepared.weight is None else self._moved(prepared.weight)
+        loss = functional.binary_cross_entropy_with_logits(
+            logit_R, self._moved(prepared.clicked), weight_R, reduction="sum"
+        )
+        loss = loss / prepared.total
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach().reshape(1)
+
+    def _dense_gradients(self) -> list[Tensor]:
+        """Return all dense gradients; a parameter that this process did not use has one of zeros."""
+        for parameter in self._dense:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        return [parameter.grad for parameter in self._dense if parameter.grad is not None]
+
+    def _clip(self, gradients: list[Tensor]) -> None:
+        """Scale all gradients together to a norm of at most `gradient_clip`."""
+        norm = torch.nn.utils.get_total_norm(gradients)
+        scale = torch.clamp(self.settings.gradient_clip / (norm + 1e-6), max=1.0)
+        for gradient in gradients:
+            gradient.mul_(scale)
+
+    @torch.no_grad()
+    def _update(
+        self, rows: dict[str, Tensor], states: dict[str, RowState], gradients: dict[str, Tensor]
+    ) -> None:
+        rate = self.learning_rate
+        for group in self.dense.param_groups:
+            group["lr"] = rate
+        self.dense.step()
+        self.rows.begin(rate)
+        for name, gradient in gradients.items():
+            if name in self._shrink:
+                states[name].weight.mul_(
+                    1 - rate * self._shrink[name].index_select(0, rows[name]).unsqueeze(1)
+                )
+            self.rows.update(name, rows[name], states[name], gradient)
+
+    def _host(self, values: NDArray[Any]) -> Tensor:
+        """Return an array as a tensor from which a GPU can read while the host goes on."""
+        tensor = torch.from_numpy(values)
+        return tensor.pin_memory() if self.device == "cuda" else tensor
+
+    def _moved(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, non_blocking=True)
+
+
+def _gradient_of(weight: Tensor) -> Tensor:
+    return torch.zeros_like(weight) if weight.grad is None else weight.grad
