@@ -23,6 +23,7 @@ from typing import Final
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from training.models.base import CtrModel, require
 from training.models.dice import Activation
@@ -33,6 +34,8 @@ from training.models.masking import HistoryMask
 
 HIGHEST_THRESHOLD: Final = 8.0
 WEIGHT_SCALE: Final = 0.2
+BLOCK_BYTES: Final = 16_000_000
+"""Of the unit's widest layer: what stays in the caches between the layers."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,8 @@ class ActivationUnit(nn.Module):
         sizes = [*hidden, 1]
         self.activations = nn.ModuleList(Activation(activation, h) for h in hidden)
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+        self._widest = max(hidden)
+        self._sees_the_batch = activation == "dice"
         self._start_as_dot_products()
 
     def _start_as_dot_products(self) -> None:
@@ -98,7 +103,30 @@ class ActivationUnit(nn.Module):
                 last.bias.zero_()
 
     def forward(self, q_UND: Tensor, k_ULD: Tensor, valid_ULN: Tensor | None) -> Tensor:
-        """Return `weight_ULN`; `valid_ULN` tells what counts in batch statistics, None outside training."""
+        """Return `weight_ULN`; `valid_ULN` tells what counts in batch statistics, None outside training.
+
+        Training goes through block after block and keeps nothing of the layers in between: computing them
+        again is cheaper than the way of `[U, L, N, H]` to memory and back, and memory doesn't grow with it.
+        """
+        rows = max(1, BLOCK_BYTES // (4 * q_UND.shape[1] * self._widest))
+        blocks = self.training and torch.is_grad_enabled() and not self._sees_the_batch
+        if not blocks or k_ULD.shape[0] * k_ULD.shape[1] <= 2 * rows:
+            return self._weights(q_UND, k_ULD, valid_ULN)
+        requests = max(1, rows // k_ULD.shape[1])
+        return torch.cat(
+            [
+                torch.cat([self._again(q, k) for k in torch.split(k_some, rows, dim=1)], dim=1)
+                for q, k_some in zip(torch.split(q_UND, requests), torch.split(k_ULD, requests), strict=True)
+            ]
+        )
+
+    def _again(self, q_UND: Tensor, k_ULD: Tensor) -> Tensor:
+        weight_ULN: Tensor = checkpoint(
+            self._weights, q_UND, k_ULD, None, use_reentrant=False, preserve_rng_state=False
+        )
+        return weight_ULN
+
+    def _weights(self, q_UND: Tensor, k_ULD: Tensor, valid_ULN: Tensor | None) -> Tensor:
         hidden_ULNH = self.first_layer(q_UND, k_ULD)
         for activation, layer in zip(self.activations, self.layers, strict=True):
             hidden_ULNH = layer(activation(hidden_ULNH, valid_ULN))
