@@ -1,5 +1,6 @@
 """`longsight evaluate`: metrics and predictions of a run on a split, through the calibrated model."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -7,17 +8,22 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from contract.errors import InputError
 from contract.files import atomic_file
-from training.batches import BatchSource
-from training.dataset import SPLITS, Dataset, SplitName
+from training.bootstrap import metric_intervals
+from training.dataset import Dataset
 from training.metrics import sigmoid
 from training.run import Run
-from training.scoring import Progress, score_requests, split_metrics
+from training.scored import score_split, split_name
+from training.scoring import Progress, split_metrics
 
 
 def evaluate(
-    run: Path, *, split: str = "test", predictions: Path | None = None, progress: Progress | None = None
+    run: Path,
+    *,
+    split: str = "test",
+    predictions: Path | None = None,
+    intervals: bool = False,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Score a split with a run; returns the metrics of design section 4 and the same by history length.
 
@@ -25,24 +31,28 @@ def evaluate(
         run: a run folder; its dataset must be where it was trained.
         split: validation or test (train for curiosity).
         predictions: a Parquet file to write, one row per impression row of the split in the log's order.
+        intervals: also return `intervals`, the 95 % interval [low, high] of each metric, or None.
         progress: called with (done, total, label).
 
     Raises:
-        RunError, DatasetError: the run or its dataset can't be used.
+        RunError, DatasetError: the run or its dataset can't be used, or the split is empty.
         InputError: no such split.
 
     """
-    if split not in SPLITS:
-        raise InputError(f"--split {split}: no such split; there are {', '.join(SPLITS)}")
-    name: SplitName = split  # type: ignore[assignment]
+    name = split_name(split)
     opened = Run.load(run)
     dataset = opened.dataset()
-    source = BatchSource(dataset, opened.encoder, opened.model.inputs)
-    rows, raw = score_requests(opened.model, source, dataset.requests_of(name), progress=progress)
-    logit = opened.calibration.apply(raw)
+    scored = score_split(opened, dataset, dataset.requests_of(name), progress=progress)
     if predictions is not None:
-        _write_predictions(predictions, dataset, rows, logit)
-    return {"split": split, "model": opened.model_name, **split_metrics(dataset, rows, logit)}
+        _write_predictions(predictions, dataset, scored.row, scored.logit)
+    result: dict[str, Any] = {"split": split, "model": opened.model_name}
+    result |= split_metrics(dataset, scored.row, scored.logit)
+    if intervals:
+        found = metric_intervals(scored.rows, scored.logit)
+        result["intervals"] = {
+            metric: None if math.isnan(each.low) else [each.low, each.high] for metric, each in found.items()
+        }
+    return result
 
 
 def probability_of(logit: NDArray[np.float32]) -> NDArray[np.float64]:
