@@ -1,7 +1,7 @@
 """Request-major batches: histories `[U, L]`, ads `[U, N]`, short histories and few ads grouped together.
 
 U requests, L history steps, N candidates. Encoding is elementwise, so every column of the dataset is encoded
-once and a batch only gathers.
+once and a batch only gathers; behaviours too many to keep encoded in memory are encoded batch by batch.
 """
 
 from collections.abc import Iterator
@@ -16,6 +16,8 @@ from training.dataset import Dataset
 
 _POOL_BATCHES: Final = 64  # requests are shuffled, then sorted by size within pools of this many batches
 _LENGTH_STEP: Final = 32  # histories within this many steps count as equally long
+ENCODED_BYTES: Final = 2_000_000_000
+"""Largest size of all behaviours encoded; encoding a batch takes five times as long as gathering it."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,11 @@ class BatchSource:
         self._row_ad = np.asarray(dataset.row("ad"))
         self._clicked = np.asarray(dataset.row("clicked")).astype(np.float32)
         self._needs_history = any(name.startswith("history_") for name in inputs)
-        self._behaviors = encoder.behaviors(dataset.records) if self._needs_history else {}
+        self._records = np.asarray(dataset.records)
+        self._behaviors: Tensors | None = None
+        encoded_bytes = 8 * len(self._records) * (len(dataset.schema.behavior) + 2)
+        if self._needs_history and encoded_bytes <= ENCODED_BYTES:
+            self._behaviors = encoder.behaviors(self._records)
         schema = dataset.schema
         self._ads = self._columns(dataset, "ad", [field.name for field in schema.ad])
         self._users = self._columns(dataset, "user", [field.name for field in schema.user])
@@ -84,9 +90,7 @@ class BatchSource:
         ad_UN = self._row_ad.take(row_UN)
         tensors: Tensors = {}
         if self._needs_history:
-            tensors = self._encoder.assemble_history(
-                self._behaviors, requests["start"], requests["end"], requests["timestamp"]
-            )
+            tensors = self._histories(requests)
         tensors |= {name: np.where(valid_UN, column.take(ad_UN), 0) for name, column in self._ads.items()}
         tensors |= {name: column.take(requests["user"]) for name, column in self._users.items()}
         for name, column in self._context.items():
@@ -97,6 +101,14 @@ class BatchSource:
         tensors = {name: _tensor(tensors[name]) for name in self._inputs}
         clicked_UN = np.where(valid_UN, self._clicked.take(row_UN), 0).astype(np.float32)
         return Batch(tensors, clicked_UN, valid_UN, row_UN)
+
+    def _histories(self, requests: NDArray[np.void]) -> Tensors:
+        starts, ends, times = requests["start"], requests["end"], requests["timestamp"]
+        if self._behaviors is not None:
+            return self._encoder.assemble_history(self._behaviors, starts, ends, times)
+        starts = np.maximum(starts, ends - self._encoder.history_length)
+        slices = [self._records[start:end] for start, end in zip(starts, ends, strict=True)]
+        return self._encoder.history(slices, times.tolist())
 
     def ad_rows(self, name: str, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the encoded ad field `name` (`ad_<field>`) of impression rows."""
