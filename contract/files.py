@@ -37,7 +37,7 @@ def atomic_folder(target: Path, *, marker: str | None) -> Iterator[Path]:
 
     """
     target = target.resolve()
-    _refuse_foreign(target, marker)
+    refuse_foreign(target, marker)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(target)
@@ -47,11 +47,40 @@ def atomic_folder(target: Path, *, marker: str | None) -> Iterator[Path]:
     try:
         yield temporary
         _flush(temporary)
-        _refuse_foreign(target, marker)
+        refuse_foreign(target, marker)
         _move_into_place(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         os.close(lock)
+
+
+@contextmanager
+def claimed_folder(path: Path) -> Iterator[bool]:
+    """Make a folder, or take over one that a dead process left, and hold its lock.
+
+    Yields whether the folder is ours; False: a living process holds it.
+
+    Raises:
+        InputError: no folder can be there.
+
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = None
+        while lock is None or not _is_at(lock, path):  # its holder may have removed it while we came
+            if lock is not None:
+                os.close(lock)
+            path.mkdir(exist_ok=True)
+            lock = _locked(path)
+            if lock is None and path.is_dir():
+                break
+    except OSError as error:
+        raise InputError(f"{path} can't be written: {error.strerror}; give another place") from error
+    try:
+        yield lock is not None
+    finally:
+        if lock is not None:
+            os.close(lock)
 
 
 @contextmanager
@@ -96,7 +125,13 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _refuse_foreign(target: Path, marker: str | None) -> None:
+def refuse_foreign(target: Path, marker: str | None) -> None:
+    """Refuse to replace what is no folder of this kind (see `atomic_folder`): for asking before long work.
+
+    Raises:
+        InputError: `target` is a file, or a folder with content but without a file called `marker`.
+
+    """
     if not target.exists():
         return
     if not target.is_dir():
@@ -139,6 +174,14 @@ def _locked(folder: Path) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Return whether the open folder is the one that bears the name."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _move_into_place(temporary: Path, target: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from contract import files
 from contract.errors import InputError
-from contract.files import atomic_file, atomic_folder, sha256_file, write_json_atomic
+from contract.files import atomic_file, atomic_folder, claimed_folder, sha256_file, write_json_atomic
 
 ROOT = Path(__file__).parents[2]
 
@@ -191,3 +191,30 @@ def test_the_digest_is_that_of_the_whole_file(tmp_path: Path) -> None:
     content = os.urandom(files.READ_BYTES + 17)
     (tmp_path / "blob").write_bytes(content)
     assert sha256_file(tmp_path / "blob") == hashlib.sha256(content).hexdigest()
+
+
+def test_a_claimed_folder_belongs_to_one_process_at_a_time(tmp_path: Path) -> None:
+    work = tmp_path / "deep" / "work"
+    with claimed_folder(work) as ours:
+        assert ours
+        (work / "piece").write_text("kept")
+        with claimed_folder(work) as theirs:
+            assert not theirs
+    with claimed_folder(work) as ours:
+        assert ours
+        assert (work / "piece").read_text() == "kept"
+
+
+def test_a_folder_that_its_holder_removed_is_claimed_anew(tmp_path: Path) -> None:
+    with claimed_folder(tmp_path / "work"):
+        (tmp_path / "work").rmdir()
+        with claimed_folder(tmp_path / "work") as ours:
+            assert ours
+            assert (tmp_path / "work").is_dir()
+
+
+def test_a_folder_that_can_not_be_claimed_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for place in (tmp_path / "file", tmp_path / "file" / "work"):
+        with pytest.raises(InputError, match="can't be written"), claimed_folder(place):
+            pass
