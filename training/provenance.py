@@ -7,14 +7,28 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import torch
+
 _PACKAGES = ("torch", "numpy", "polars")
 
 
-def provenance(*, seed: int, dataset_fingerprint: str, now: datetime | None = None) -> dict[str, Any]:
+def provenance(
+    *,
+    seed: int,
+    dataset_fingerprint: str,
+    device: str = "cpu",
+    processes: int = 1,
+    init_from: Path | None = None,
+    now: datetime | None = None,
+) -> dict[str, Any]:
     """Return seed, data fingerprint, git revision (None outside a checkout), versions and time of a run."""
     return {
         "seed": seed,
         "dataset_fingerprint": dataset_fingerprint,
+        "device": device,
+        "processes": processes,
+        "threads": torch.get_num_threads(),
+        "init_from": None if init_from is None else str(init_from.resolve()),
         "git_revision": _git_revision(),
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in _PACKAGES},

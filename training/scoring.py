@@ -33,7 +33,13 @@ def score_requests(
     progress: Progress | None = None,
     label: str = "scoring",
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return impression rows and their uncalibrated logits of the chosen requests, ascending by row."""
+    """Return impression rows and their uncalibrated logits of the chosen requests, ascending by row.
+
+    Scores where the model's weights are.
+    """
+    if not len(chosen):
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
+    device = next(iter(model.state_dict().values())).device
     rows: list[NDArray[np.int64]] = []
     logits: list[NDArray[np.float32]] = []
     was_training = model.training
@@ -42,7 +48,8 @@ def score_requests(
     with torch.inference_mode():
         for part in scoring_order(source, chosen, requests=_REQUESTS):
             batch = source.batch(part, serving=True)
-            logit_UN = model(inputs_of(batch)).numpy()
+            inputs = {name: tensor.to(device) for name, tensor in inputs_of(batch).items()}
+            logit_UN = model(inputs).cpu().numpy()
             rows.append(batch.row[batch.valid])
             logits.append(logit_UN[batch.valid])
             done += len(part)

@@ -1,5 +1,8 @@
 """From a dataset to a trained model: `train`."""
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -47,11 +50,24 @@ def train(
         int, typer.Option(min=0, max=2**63 - 1, help="Seed of initial weights and batch order.")
     ] = 0,
     device: Annotated[str, typer.Option(metavar="cpu|cuda", help="Where to train.")] = "cpu",
+    init_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--init-from", metavar="RUN", help="Start with the weights of this run.", show_default=False
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an unfinished training of RUN, to the exact step.")
+    ] = False,
+    save_every: Annotated[
+        float,
+        typer.Option("--save-every", metavar="S", min=0, help="Seconds between positions kept for --resume."),
+    ] = 300.0,
     as_json: JsonOption = False,
 ) -> None:
     """Train a model, keep its best weights by validation GAUC, calibrate it."""
     chosen = parse_settings(settings or [])
-    with extras("train"), progress() as report:
+    with extras("train"), _saying_how_it_stopped(), progress() as report:
         from training.train import train as run_train
 
         result = run_train(
@@ -62,8 +78,31 @@ def train(
             settings=dict(chosen),
             seed=seed,
             device=device,
+            init_from=init_from,
+            resume=resume,
+            save_every_s=save_every,
             progress=report,
+            say=_say,
         )
+    if not result:  # one of several processes, and not the one that writes
+        return
     if not as_json:  # the rest is for programs, and stays in RUN/run.json
         result = {name: result[name] for name in SUMMARY if name in result}
     show(result, title=str(run), as_json=as_json)
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+@contextmanager
+def _saying_how_it_stopped() -> Iterator[None]:
+    """Print what a stopped training says; SIGTERM ends with 143 as in a shell, Ctrl-C as everywhere."""
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        if str(stopped):
+            _say(str(stopped))
+        if getattr(stopped, "number", None) == signal.SIGTERM:
+            raise SystemExit(128 + signal.SIGTERM) from stopped
+        raise

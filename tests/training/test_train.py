@@ -16,10 +16,11 @@ from cli.values import parse_settings
 from contract.errors import InputError, LongsightError, RunError
 from contract.schema import Schema
 from tests.support.logs import write_log
-from training import train as train_module
 from training.batches import BatchSource, training_order
 from training.dataset import Dataset
 from training.evaluate import evaluate, probability_of
+from training.fit import job
+from training.fit.trainer import Trainer
 from training.fitting import fit_encoder
 from training.models import CtrModel, build_model
 from training.prepare import prepare
@@ -77,7 +78,12 @@ def test_a_run_keeps_what_is_needed_to_repeat_it(runs: Path, dataset: Path) -> N
     assert run.provenance["dataset_fingerprint"] == Dataset.open(dataset).fingerprint
     assert run.record["settings"]["epochs"] == 6
     lines = [json.loads(line) for line in (runs / "tin" / "metrics.jsonl").read_text().splitlines()]
-    assert [line["epoch"] for line in lines] == list(range(len(lines)))
+    epochs = [line["epoch"] for line in lines if "validation" in line]
+    assert epochs == list(range(len(epochs)))
+    steps = [line["step"] for line in lines if "step" in line]
+    assert steps == sorted(set(steps))
+    assert 20 < len(steps) <= 200
+    assert all(line["loss"] > 0 and line["learning_rate"] > 0 for line in lines if "step" in line)
 
 
 def test_the_same_seed_gives_the_same_weights(dataset: Path, tmp_path: Path) -> None:
@@ -134,7 +140,7 @@ def test_a_loss_that_is_no_number_stops_and_leaves_nothing(
             next(model.parameters()).fill_(math.nan)
         return model
 
-    monkeypatch.setattr(train_module, "build_model", spoilt)
+    monkeypatch.setattr(job, "build_model", spoilt)
     with pytest.raises(LongsightError, match="not a number"):
         train(dataset, tmp_path / "run", model="tin", settings=FAST)
     assert list(tmp_path.iterdir()) == []
@@ -144,16 +150,17 @@ def test_a_loss_that_is_no_number_stops_and_leaves_nothing(
 def test_a_later_epoch_without_numbers_keeps_the_last_good_checkpoint(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    whole = train_module._Trainer._epoch
+    whole = Trainer._epoch
 
-    def spoilt(trainer: Any, epoch: int, *rest: Any) -> float:
-        loss = whole(trainer, epoch, *rest)
+    def spoilt(trainer: Any, started: float) -> float:
+        epoch = trainer.at.epoch
+        loss = whole(trainer, started)
         if epoch == 1 and when == "after the last step":
             with torch.no_grad():
                 next(trainer.model.parameters()).fill_(math.nan)
         return math.nan if epoch == 1 and when == "in the loss" else loss
 
-    monkeypatch.setattr(train_module._Trainer, "_epoch", spoilt)
+    monkeypatch.setattr(Trainer, "_epoch", spoilt)
     with pytest.raises(LongsightError, match=r"not a number in epoch 2.*kept the checkpoint of epoch 1"):
         train(dataset, tmp_path / "run", model="mean_pool", settings=FAST | {"epochs": 3, "patience": 9})
     run = Run.load(tmp_path / "run")

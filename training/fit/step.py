@@ -93,10 +93,9 @@ class TrainStep:
         """Steps taken so far."""
         return self.rows.taken
 
-    @property
-    def learning_rate(self) -> float:
-        """That of the next step."""
-        return self.settings.learning_rate * max(LOWEST_RATE, 1 - self.taken / self.steps)
+    def rate_of(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 0."""
+        return self.settings.learning_rate * max(LOWEST_RATE, 1 - step / self.steps)
 
     def prepare(
         self, batch: Batch, *, weight: NDArray[np.float32] | None = None, total: int | None = None
@@ -147,6 +146,25 @@ class TrainStep:
         """Bring the whole tables up to date, for reading."""
         self.rows.settle()
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return model and optimisers as tensors by name: what `load_state_dict` takes; nothing is copied."""
+        state = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        state |= {f"rows.{name}": tensor for name, tensor in self.rows.state_dict().items()}
+        for index, parameter in enumerate(self._dense):
+            kept = self.dense.state.get(parameter, {})
+            state |= {f"dense.{index}.{name}": tensor for name, tensor in kept.items()}
+        return state | {"random": torch.get_rng_state()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Stand where `state_dict` was taken."""
+        self.model.load_state_dict(_below("model.", state))
+        self.rows.load_state_dict(_below("rows.", state))
+        dense = {index: _below(f"dense.{index}.", state) for index in range(len(self._dense))}
+        groups = self.dense.state_dict()["param_groups"]
+        kept = {index: values for index, values in dense.items() if values}
+        self.dense.load_state_dict({"state": kept, "param_groups": groups})
+        torch.set_rng_state(state["random"])
+
     def _shrinking(self, occurrences: Mapping[str, NDArray[np.float32]]) -> dict[str, Tensor]:
         """Return lambda / n of every row, by table; a bias per ad is not shrunk."""
         if not self.settings.embedding_l2:
@@ -192,7 +210,7 @@ class TrainStep:
     def _update(
         self, rows: dict[str, Tensor], states: dict[str, RowState], gradients: dict[str, Tensor]
     ) -> None:
-        rate = self.learning_rate
+        rate = self.rate_of(self.taken)
         for group in self.dense.param_groups:
             group["lr"] = rate
         self.dense.step()
@@ -215,3 +233,7 @@ class TrainStep:
 
 def _gradient_of(weight: Tensor) -> Tensor:
     return torch.zeros_like(weight) if weight.grad is None else weight.grad
+
+
+def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}

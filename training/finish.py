@@ -1,0 +1,57 @@
+"""What follows the fit: the best weights calibrated, and everything that belongs into a run folder."""
+
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from training.calibration import Calibration, fit_calibration
+from training.fit.job import Fitted
+from training.fit.work import WorkFolder
+from training.run import write_encoder
+from training.scoring import Progress, score_requests, split_metrics
+from training.settings import TrainSettings
+from training.weights import recency, row_weights
+
+
+def finish(
+    folder: Path, work: WorkFolder, fitted: Fitted, settings: TrainSettings, *, report: Progress
+) -> dict[str, Any]:
+    """Write the best weights, the encoder and the metric lines into `folder`; returns the record of the run."""
+    dataset, at = fitted.material.dataset, fitted.at
+    shutil.copyfile(work.best(at.best_epoch), folder / "checkpoint.pt")
+    work.close()
+    shutil.copyfile(work.journal, folder / "metrics.jsonl")
+    fitted.model.load_state_dict(torch.load(folder / "checkpoint.pt", weights_only=True))
+    calibration, metrics = _calibrate(fitted, settings, report=report)
+    return {
+        "settings": settings.model_dump(),
+        "history_length": settings.history_length,
+        "history_lag_s": dataset.history_lag_s,
+        "dataset": str(dataset.path.resolve()),
+        "schema": dataset.schema.to_json(),
+        "transforms": write_encoder(folder, fitted.encoder, dataset),
+        "calibration": asdict(calibration),
+        "sampling": dataset.manifest["sampling"],
+        "best_epoch": at.best_epoch,
+        "stopped": at.stopped,
+        "metrics": {"validation": metrics},
+    }
+
+
+def _calibrate(
+    fitted: Fitted, settings: TrainSettings, *, report: Progress
+) -> tuple[Calibration, dict[str, Any]]:
+    """Fit the calibration on validation; returns it with the calibrated metrics there."""
+    dataset = fitted.material.dataset
+    chosen = dataset.requests_of("validation")
+    rows, raw = score_requests(
+        fitted.model, fitted.material.source, chosen, progress=report, label="calibration"
+    )
+    clicked = np.asarray(dataset.row("clicked")[rows])
+    weights = row_weights(dataset, rows) * recency(dataset, rows, settings.calibration_half_life_days)
+    calibration = fit_calibration(raw, clicked, weights)
+    return calibration, split_metrics(dataset, rows, calibration.apply(raw))
