@@ -31,6 +31,7 @@ from training.models.embedding import FeatureEmbedding, padded_table
 from training.models.features import FeatureSpec
 from training.models.head import AdBias, Head
 from training.models.masking import HistoryMask
+from training.models.rectified import rectified_pairs
 
 HIGHEST_THRESHOLD: Final = 8.0
 WEIGHT_SCALE: Final = 0.2
@@ -83,7 +84,7 @@ class ActivationUnit(nn.Module):
         self.activations = nn.ModuleList(Activation(activation, h) for h in hidden)
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self._widest = max(hidden)
-        self._sees_the_batch = activation == "dice"
+        self._activation = activation
         self._start_as_dot_products()
 
     def _start_as_dot_products(self) -> None:
@@ -108,10 +109,11 @@ class ActivationUnit(nn.Module):
         Training goes through block after block and keeps nothing of the layers in between: computing them
         again is cheaper than the way of `[U, L, N, H]` to memory and back, and memory doesn't grow with it.
         """
-        rows = max(1, BLOCK_BYTES // (4 * q_UND.shape[1] * self._widest))
-        blocks = self.training and torch.is_grad_enabled() and not self._sees_the_batch
-        if not blocks or k_ULD.shape[0] * k_ULD.shape[1] <= 2 * rows:
+        if not (self.training and torch.is_grad_enabled()) or self._activation == "dice":
             return self._weights(q_UND, k_ULD, valid_ULN)
+        if self._activation == "relu" and not torch.is_autocast_enabled(q_UND.device.type):
+            return self._rectified(q_UND, k_ULD)
+        rows = max(1, BLOCK_BYTES // (4 * q_UND.shape[1] * self._widest))
         requests = max(1, rows // k_ULD.shape[1])
         return torch.cat(
             [
@@ -120,11 +122,20 @@ class ActivationUnit(nn.Module):
             ]
         )
 
-    def _again(self, q_UND: Tensor, k_ULD: Tensor) -> Tensor:
-        weight_ULN: Tensor = checkpoint(
-            self._weights, q_UND, k_ULD, None, use_reentrant=False, preserve_rng_state=False
-        )
-        return weight_ULN
+    def first_layer(self, q_UND: Tensor, k_ULD: Tensor) -> Tensor:
+        """Return `[q, k, q - k, s q * k] W + b` for every pair, `[U, L, N, H]`, by the split above."""
+        bias_U1P, per_ad_UDP = self._per_ad(q_UND)
+        hidden_ULP = torch.baddbmm(bias_U1P, k_ULD, per_ad_UDP)
+        return torch.unflatten(hidden_ULP, -1, (-1, self.first.out_features))
+
+    def _per_ad(self, q_UND: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what an ad makes of the first layer: `bias_U1P` and `matrix_UDP`, P = N H."""
+        wq_HD, wk_HD, wd_HD, wp_HD = torch.split(self.first.weight, self.width, dim=1)
+        bias_UNH = torch.nn.functional.linear(q_UND, wq_HD + wd_HD, self.first.bias)
+        shared_D1H = (wk_HD - wd_HD).t().unsqueeze(1)
+        product_D1H = self.product_scale * wp_HD.t().unsqueeze(1)
+        per_ad_UDNH = q_UND.transpose(1, 2).unsqueeze(-1) * product_D1H + shared_D1H
+        return bias_UNH.flatten(1).unsqueeze(1), per_ad_UDNH.flatten(2)
 
     def _weights(self, q_UND: Tensor, k_ULD: Tensor, valid_ULN: Tensor | None) -> Tensor:
         hidden_ULNH = self.first_layer(q_UND, k_ULD)
@@ -133,17 +144,17 @@ class ActivationUnit(nn.Module):
         weight_ULN: Tensor = hidden_ULNH.squeeze(-1)
         return weight_ULN
 
-    def first_layer(self, q_UND: Tensor, k_ULD: Tensor) -> Tensor:
-        """Return `[q, k, q - k, s q * k] W + b` for every pair, `[U, L, N, H]`, by the split above."""
-        wq_HD, wk_HD, wd_HD, wp_HD = torch.split(self.first.weight, self.width, dim=1)
-        bias_UNH = torch.nn.functional.linear(q_UND, wq_HD + wd_HD, self.first.bias)
-        shared_D1H, product_D1H = (
-            (wk_HD - wd_HD).t().unsqueeze(1),
-            self.product_scale * wp_HD.t().unsqueeze(1),
+    def _rectified(self, q_UND: Tensor, k_ULD: Tensor) -> Tensor:
+        bias_U1P, per_ad_UDP = self._per_ad(q_UND)
+        x_ULC = torch.nn.functional.pad(k_ULD, (0, 1), value=1.0)
+        layers = [(layer.weight, layer.bias) for layer in self.layers if isinstance(layer, nn.Linear)]
+        return rectified_pairs(x_ULC, torch.cat([per_ad_UDP, bias_U1P], dim=1), layers)
+
+    def _again(self, q_UND: Tensor, k_ULD: Tensor) -> Tensor:
+        weight_ULN: Tensor = checkpoint(
+            self._weights, q_UND, k_ULD, None, use_reentrant=False, preserve_rng_state=False
         )
-        per_ad_UDNH = q_UND.transpose(1, 2).unsqueeze(-1) * product_D1H + shared_D1H
-        hidden_ULP = torch.baddbmm(bias_UNH.flatten(1).unsqueeze(1), k_ULD, per_ad_UDNH.flatten(2))
-        return torch.unflatten(hidden_ULP, -1, (-1, self.first.out_features))
+        return weight_ULN
 
 
 class Din(CtrModel):

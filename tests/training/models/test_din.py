@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from training.models import din
+from training.models import din, rectified
 from training.models.din import ActivationUnit
 from training.models.masking import HistoryMask
 
@@ -41,27 +41,32 @@ def test_the_split_unit_equals_the_naive_one_and_so_do_its_gradients(activation,
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5, 7], ids="{} rows a block".format)
+@pytest.mark.parametrize("hidden", [(9,), (9, 4), (9, 4, 3)])
 @pytest.mark.parametrize("activation", ["prelu", "relu", "sigmoid"])
-def test_training_block_by_block_equals_training_at_once(activation, rows, monkeypatch):
+def test_training_block_by_block_equals_training_at_once(activation, hidden, rows, monkeypatch):
     torch.manual_seed(3)
-    unit = ActivationUnit(6, (9, 4), activation=activation, product_scale=3.0)
+    unit = ActivationUnit(6, hidden, activation=activation, product_scale=3.0)
     results = []
-    for block_bytes in (10**9, rows * 4 * 4 * 9):
+    for block_bytes in (10**9, 10**9, rows * 4 * 4 * 9):
         monkeypatch.setattr(din, "BLOCK_BYTES", block_bytes)
+        monkeypatch.setattr(rectified, "BLOCK_BYTES", block_bytes)
         torch.manual_seed(4)
         q_UND = torch.randn(7, 4, 6, requires_grad=True)
         k_ULD = torch.randn(7, 3, 6, requires_grad=True)
         unit.zero_grad()
-        weight_ULN = unit(q_UND, k_ULD, None)
+        form = unit if results else lambda *given: _naive_unit(unit, *given)
+        weight_ULN = form(q_UND, k_ULD, None)
         (weight_ULN * torch.randn(7, 3, 4)).sum().backward()
         results.append([weight_ULN, q_UND.grad, k_ULD.grad, *(p.grad.clone() for p in unit.parameters())])
 
-    torch.testing.assert_close(results[0], results[1], rtol=1e-5, atol=1e-5)
+    for ours in results[1:]:
+        torch.testing.assert_close(ours, results[0], rtol=1e-5, atol=1e-5)
 
 
-def test_training_keeps_no_hidden_layer_of_a_long_history(monkeypatch):
+@pytest.mark.parametrize("activation", ["prelu", "relu"])
+def test_training_keeps_no_hidden_layer_of_a_long_history(activation, monkeypatch):
     monkeypatch.setattr(din, "BLOCK_BYTES", 4 * 8 * 16 * 10)
-    unit = ActivationUnit(6, (16, 4), activation="relu", product_scale=3.0)
+    unit = ActivationUnit(6, (16, 4), activation=activation, product_scale=3.0)
     kept = []
 
     with torch.autograd.graph.saved_tensors_hooks(
