@@ -1,0 +1,104 @@
+"""Writes a Parquet file from frames that come one after another, without ever holding more than a few."""
+
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from errno import EDQUOT, EFBIG, ENOSPC
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+import polars as pl
+from polars.io.plugins import register_io_source
+
+from contract.errors import LongsightError
+
+ROW_GROUP: Final = 1 << 19
+_FULL: Final = {ENOSPC, EDQUOT, EFBIG}
+
+
+def write_blocks(path: Path, schema: pl.Schema, frames: Iterable[pl.DataFrame]) -> None:
+    """Write `frames` under each other; the bytes do not depend on how the rows were cut into frames.
+
+    Raises:
+        LongsightError: the file can't be written.
+
+    """
+
+    def source(
+        with_columns: list[str] | None,
+        predicate: pl.Expr | None,
+        n_rows: int | None,
+        batch_size: int | None,
+    ) -> Iterator[pl.DataFrame]:
+        del with_columns, predicate, n_rows, batch_size  # a plain copy asks for everything
+        yield from _recut(frames)
+
+    try:
+        with one_interrupt():
+            lazy = register_io_source(source, schema=schema)
+            lazy.sink_parquet(path, row_group_size=ROW_GROUP, maintain_order=True)
+    except pl.exceptions.PolarsError as error:
+        problem = (str(error).splitlines() or [type(error).__name__])[0]
+        raise LongsightError(f"{path.name} can't be written: {problem}") from error
+
+
+@contextmanager
+def full_disk(log: Path) -> Iterator[None]:
+    """Turn a write that finds no room into one line that says what is left under `log`: nothing.
+
+    Raises:
+        LongsightError: there was no room.
+
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise LongsightError(
+            f"{log} can't be written: {error.strerror}; nothing was left there (docs/readers.md says how much "
+            "room the import needs beside the finished log)"
+        ) from error
+
+
+@contextmanager
+def one_interrupt() -> Iterator[None]:
+    """Hold back Ctrl-C until the block ends, then raise it once.
+
+    polars stops a running query at the signal and the interpreter raises besides: the second KeyboardInterrupt
+    would come in the middle of what clears up after the first.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    struck: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        del frame
+        struck.append(number)
+
+    previous = signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    except BaseException:
+        if not struck:
+            raise
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if struck:
+        raise KeyboardInterrupt
+
+
+def _recut(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """Yield the same rows in frames of ROW_GROUP rows (the last one has what is left)."""
+    rest: pl.DataFrame | None = None
+    for frame in frames:
+        whole = frame if rest is None else pl.concat([rest, frame])
+        end = len(whole) - len(whole) % ROW_GROUP
+        for start in range(0, end, ROW_GROUP):
+            yield whole[start : start + ROW_GROUP].rechunk()
+        rest = whole[end:]
+    if rest is not None and len(rest):
+        yield rest.rechunk()
