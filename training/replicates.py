@@ -47,17 +47,26 @@ class Rows:
 
 
 def replicate_metrics(
-    rows: Rows, logits: Sequence[NDArray[np.floating[Any]]], *, replicates: int, seed: int
+    rows: Rows,
+    logits: Sequence[NDArray[np.floating[Any]]],
+    *,
+    replicates: int,
+    seed: int,
+    curves: bool = True,
 ) -> Floats:
     """Return `[B, S, M]`: each metric of each score in each draw; NaN where a draw leaves it undefined.
 
-    With fewer than two users a draw can't differ from the rows, and everything is NaN.
+    AUC and ECE take nearly all of the time; without `curves` they are NaN. With fewer than two users a draw
+    can't differ from the rows, and everything is NaN.
     """
     users, user_R = np.unique(rows.user, return_inverse=True)
     result = np.full((replicates, len(logits), len(METRICS)), np.nan)
     if len(users) < 2:
         return result
-    scored = [_Scored(rows, user_R, len(users), np.asarray(logit, dtype=np.float64)) for logit in logits]
+    scored = [
+        _Scored(rows, user_R, len(users), np.asarray(logit, dtype=np.float64), curves=curves)
+        for logit in logits
+    ]
     done = 0
     for count_BU in user_draws(len(users), replicates=replicates, seed=seed):
         for index, each in enumerate(scored):
@@ -81,21 +90,24 @@ def user_draws(users: int, *, replicates: int, seed: int) -> Iterator[Floats]:
 class _Scored:
     """What the metrics of one score need of every draw, prepared once."""
 
-    def __init__(self, rows: Rows, user_R: Ints, users: int, logit_R: Floats) -> None:
+    def __init__(self, rows: Rows, user_R: Ints, users: int, logit_R: Floats, *, curves: bool) -> None:
         clicked_R, weight_R = rows.clicked, rows.weight
         p_R = sigmoid(logit_R)
         loss_R = np.logaddexp(0.0, logit_R) - clicked_R * logit_R
         parts = (weight_R * loss_R, weight_R, weight_R * p_R, weight_R * clicked_R)
         self._sums_U4 = np.stack([np.bincount(user_R, weights=part, minlength=users) for part in parts], 1)
         self._gauc_U2 = _gauc_sums(user_R, users, clicked_R, logit_R)
-        self._curve = _Curve(user_R, clicked_R, logit_R, weight_R, weight_R * (p_R - clicked_R))
+        gap_R = weight_R * (p_R - clicked_R)
+        self._curve = _Curve(user_R, clicked_R, logit_R, weight_R, gap_R) if curves else None
 
     def metrics(self, count_BU: Floats) -> Floats:
         """Return `[B, M]`."""
         loss_B, weight_B, predicted_B, clicks_B = (count_BU @ self._sums_U4).T
         area_B, area_rows_B = (count_BU @ self._gauc_U2).T
         log_loss_B = ratio(loss_B, weight_B)
-        auc_B, ece_B = np.array([self._curve.measure(count_U) for count_U in count_BU]).reshape(-1, 2).T
+        auc_B = ece_B = np.full(len(count_BU), np.nan)
+        if self._curve is not None:
+            auc_B, ece_B = np.array([self._curve.measure(count_U) for count_U in count_BU]).reshape(-1, 2).T
         columns = (
             ratio(area_B, area_rows_B),
             auc_B,
