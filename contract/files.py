@@ -26,11 +26,12 @@ RENAME_EXCHANGE: Final = 2
 
 
 @contextmanager
-def atomic_folder(target: Path, *, marker: str | None) -> Iterator[Path]:
+def atomic_folder(target: Path, *, marker: str | None, flush: bool = True) -> Iterator[Path]:
     """Yield an empty folder beside `target`; on success it becomes `target`, else it is removed.
 
     An existing `target` is replaced whole if it is empty or holds a file called `marker`; with `marker` None
-    only an empty folder is replaced. Checked before the work starts and again before the rename.
+    only an empty folder is replaced. Checked before the work starts and again before the rename. Without `flush`
+    its files may be lost, or be found torn, if the machine itself stops within the next minute.
 
     Raises:
         InputError: `target` is a file, a folder that this kind of writer did not make, or where none can be.
@@ -46,7 +47,8 @@ def atomic_folder(target: Path, *, marker: str | None) -> Iterator[Path]:
         raise InputError(f"{target} can't be written: {error.strerror}; give another place") from error
     try:
         yield temporary
-        _flush(temporary)
+        if flush:
+            _flush(temporary)
         refuse_foreign(target, marker)
         _move_into_place(temporary, target)
     finally:
