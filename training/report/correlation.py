@@ -27,7 +27,7 @@ from training.weights import row_weights
 Floats = NDArray[np.float64]
 
 RANKS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-RANK_NAMES: Final = ("1", "2-3", "4-7", "8+", "16+", "32+", "64+", "128+", "256+", "512+")
+RANK_NAMES: Final = tuple(str(rank) for rank in RANKS)
 HORIZON: Final = 1024
 """Behaviours looked back, whatever the model sees."""
 AGES_S: Final = (0, 3_600, 86_400, 7 * 86_400, 28 * 86_400, 91 * 86_400, 364 * 86_400)

@@ -56,8 +56,8 @@ def maps_section(case: Case) -> Section:
     strength = strength_of(case.run.model)
     pairs = count_pairs(case, fields, category, None if isinstance(strength, str) else strength)
     blocks: list[Block] = [
-        Charts(_maps(case, pairs, category, by_age=False)),
-        Charts(_maps(case, pairs, category, by_age=True)),
+        Charts(_maps(case, pairs, category, by_age=False), large=True),
+        Charts(_maps(case, pairs, category, by_age=True), large=True),
         Charts(_lines(case, pairs, category)),
         Remark(_explained(case, pairs, category, strength)),
     ]
@@ -90,7 +90,7 @@ def _maps(case: Case, pairs: Pairs, category: SchemaField, *, by_age: bool) -> l
     columns = AGE_NAMES if by_age else RANK_NAMES
     rows = [*(each.name for each in pairs.fields), f"other {category.name}"]
     foot = (
-        "how long before the request: within the last ..." if by_age else "how many events before the request"
+        "time before the request, within the last ..." if by_age else "events before the request, from ... on"
     )
     what = "age" if by_age else "rank"
     measured = np.vstack([same_FP, other_FP[place]])[:, part]
@@ -114,7 +114,7 @@ def _maps(case: Case, pairs: Pairs, category: SchemaField, *, by_age: bool) -> l
 
 def _lines(case: Case, pairs: Pairs, category: SchemaField) -> list[Chart]:
     ticks = [(float(index), name) for index, name in enumerate(RANK_NAMES)]
-    x = Axis("events before the request", ticks, -0.3, len(ticks) - 0.7)
+    x = Axis("events before the request, from ... on", ticks, -0.3, len(ticks) - 0.7)
     place, ranks = pairs.fields.index(category), slice(0, len(RANKS))
     names = (f"same {category.name}", f"other {category.name}")
     bands = _measured_bands(case, pairs, place)
@@ -141,7 +141,7 @@ def _lines(case: Case, pairs: Pairs, category: SchemaField) -> list[Chart]:
                     title="Learned strength",
                     level=1.0,
                 ),
-                "Learned: mean strength, 1 = an average pair",
+                "Learned: strength, 1 = an average pair",
             )
         )
     information = (pairs.same_information, pairs.other_information)

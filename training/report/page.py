@@ -45,6 +45,8 @@ class Charts:
     """Pictures side by side where there is room."""
 
     charts: Sequence[Chart]
+    large: bool = False
+    """Two beside each other rather than three."""
     kind: str = "charts"
 
 
