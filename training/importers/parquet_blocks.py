@@ -1,12 +1,10 @@
 """Writes a Parquet file from frames that come one after another, without ever holding more than a few."""
 
-import signal
-import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from errno import EDQUOT, EFBIG, ENOSPC
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 import polars as pl
@@ -36,9 +34,13 @@ def write_blocks(path: Path, schema: pl.Schema, frames: Iterable[pl.DataFrame]) 
         yield from _recut(frames)
 
     try:
-        with one_interrupt():
-            lazy = register_io_source(source, schema=schema)
-            lazy.sink_parquet(path, row_group_size=ROW_GROUP, maintain_order=True)
+        lazy = register_io_source(source, schema=schema)
+        lazy.sink_parquet(path, row_group_size=ROW_GROUP, maintain_order=True)
+    except KeyboardInterrupt:
+        # polars ends the query and raises, and the interpreter raises for the same key at the next chance it
+        # has. Let that be here: otherwise it comes in the middle of what clears up after the first.
+        time.sleep(0)
+        raise
     except pl.exceptions.PolarsError as error:
         problem = (str(error).splitlines() or [type(error).__name__])[0]
         raise LongsightError(f"{path.name} can't be written: {problem}") from error
@@ -61,34 +63,6 @@ def full_disk(log: Path) -> Iterator[None]:
             f"{log} can't be written: {error.strerror}; nothing was left there (docs/readers.md says how much "
             "room the import needs beside the finished log)"
         ) from error
-
-
-@contextmanager
-def one_interrupt() -> Iterator[None]:
-    """Hold back Ctrl-C until the block ends, then raise it once.
-
-    polars stops a running query at the signal and the interpreter raises besides: the second KeyboardInterrupt
-    would come in the middle of what clears up after the first.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    struck: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        del frame
-        struck.append(number)
-
-    previous = signal.signal(signal.SIGINT, note)
-    try:
-        yield
-    except BaseException:
-        if not struck:
-            raise
-    finally:
-        signal.signal(signal.SIGINT, previous)
-    if struck:
-        raise KeyboardInterrupt
 
 
 def _recut(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:

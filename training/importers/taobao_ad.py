@@ -10,6 +10,7 @@ from typing import Final
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from contract.errors import LogError
 from contract.files import atomic_folder
@@ -180,11 +181,18 @@ class _Reader:
         return frame.filter(pl.Series(self.sample.keeps(frame["user_id"].to_numpy())))
 
     def impressions(self, source: CsvFile, profiles: pl.Series) -> Iterator[pl.DataFrame]:
-        """Yield impressions.parquet: sorted by user and second; an ad stands once in a request."""
+        """Read everything, then return impressions.parquet: by user, second and ad, which a request holds once."""
         pids: dict[str, int] = {}
-        known = profiles.to_numpy()
         portions = self.external.sort(source, "user", _SHOWN, lambda frame: self._shown(frame, pids))
-        names = list(pids)
+        return self._impressions(portions, profiles.to_numpy(), list(pids))
+
+    def behaviors(self, source: CsvFile) -> Iterator[pl.DataFrame]:
+        """Read everything, then return behaviors.parquet: by user and second."""
+        return self._behaviors(self.external.sort(source, "user", _EVENT, self._events))
+
+    def _impressions(
+        self, portions: Iterator[Records], known: NDArray[np.uint32], names: list[str]
+    ) -> Iterator[pl.DataFrame]:
         for portion in portions:
             shown = _once(portion)
             users = shown["user"][changes(shown, "user")]
@@ -208,10 +216,9 @@ class _Reader:
                     schema=_IMPRESSIONS,
                 )
 
-    def behaviors(self, source: CsvFile) -> Iterator[pl.DataFrame]:
-        """Yield behaviors.parquet: sorted by user and second."""
+    def _behaviors(self, portions: Iterator[Records]) -> Iterator[pl.DataFrame]:
         actions = pl.Series(ACTIONS, dtype=pl.String)
-        for portion in self.external.sort(source, "user", _EVENT, self._events):
+        for portion in portions:
             self.counts["behaviors"] += len(portion)
             for rows in slices(portion):
                 yield pl.DataFrame(

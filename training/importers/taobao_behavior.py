@@ -180,10 +180,12 @@ class _Reader:
         return self.external.scratch / "requests"
 
     def behaviors(self, source: CsvFile) -> Iterator[pl.DataFrame]:
-        """Yield behaviors.parquet, sorted by user and second; the requests are chosen on the way."""
-        actions = pl.Series(ACTIONS, dtype=pl.String)
+        """Read everything, then return behaviors.parquet: by user and second; the requests are chosen on the way."""
         portions = self.external.sort(source, "user_id", _EVENT, self._events)
-        items = self._items(source)
+        return self._behaviors(portions, self._items(source))
+
+    def _behaviors(self, portions: Iterator[Records], items: Items) -> Iterator[pl.DataFrame]:
+        actions = pl.Series(ACTIONS, dtype=pl.String)
         with self._spool.open("wb") as spool:
             for portion in portions:
                 for users in by_user(portion):
