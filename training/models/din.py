@@ -146,9 +146,8 @@ class ActivationUnit(nn.Module):
 
     def _rectified(self, q_UND: Tensor, k_ULD: Tensor) -> Tensor:
         bias_U1P, per_ad_UDP = self._per_ad(q_UND)
-        x_ULC = torch.nn.functional.pad(k_ULD, (0, 1), value=1.0)
         layers = [(layer.weight, layer.bias) for layer in self.layers if isinstance(layer, nn.Linear)]
-        return rectified_pairs(x_ULC, torch.cat([per_ad_UDP, bias_U1P], dim=1), layers)
+        return rectified_pairs(k_ULD, bias_U1P, per_ad_UDP, layers)
 
     def _again(self, q_UND: Tensor, k_ULD: Tensor) -> Tensor:
         weight_ULN: Tensor = checkpoint(

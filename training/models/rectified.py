@@ -4,8 +4,7 @@ What autograd would keep of `[U, L, N, H]` is written to memory and read back, s
 fit into a core's cache go through all layers forward, and once more before they go backward. The same sums,
 in another order.
 
-U requests, L behaviours, N candidate ads, C width of a behaviour with a constant 1 beside it, H and G units of
-two layers, P = N H.
+U requests, L behaviours, N candidate ads, D width of a behaviour, H and G units of two layers, P = N H.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,41 +22,44 @@ BLOCK_BYTES: Final = 2_000_000
 _mask_by = torch.ops.aten.threshold_backward.grad_input
 
 
-def rectified_pairs(x_ULC: Tensor, per_ad_UCP: Tensor, layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+def rectified_pairs(
+    k_ULD: Tensor, bias_U1P: Tensor, per_ad_UDP: Tensor, layers: Sequence[tuple[Tensor, Tensor]]
+) -> Tensor:
     """Return `out_ULN`, the network's one output for every pair, in float32.
 
     Args:
-        x_ULC: behaviours; a column of ones carries the first layer's bias.
-        per_ad_UCP: the first layer, different for each ad.
+        k_ULD: behaviours.
+        bias_U1P: of the first layer, different for each ad.
+        per_ad_UDP: the first layer, different for each ad.
         layers: weight `[G, H]` and bias `[G]` of all further layers, the last of one unit.
 
     """
     flat = [tensor for pair in layers for tensor in pair]
-    out_ULN: Tensor = _RectifiedPairs.apply(x_ULC, per_ad_UCP, *flat)  # type: ignore[no-untyped-call]
+    out_ULN: Tensor = _RectifiedPairs.apply(k_ULD, bias_U1P, per_ad_UDP, *flat)  # type: ignore[no-untyped-call]
     return out_ULN
 
 
 class _Network:
     """The layers, and room for one block of every layer's output."""
 
-    def __init__(self, shape: tuple[int, int], per_ad_UCP: Tensor, flat: Sequence[Tensor]) -> None:
+    def __init__(self, shape: tuple[int, int], per_ad_UDP: Tensor, flat: Sequence[Tensor]) -> None:
         self.layers = list(zip(flat[::2], flat[1::2], strict=True))
         self.widths = [weight.shape[1] for weight, _ in self.layers]
-        self.width = per_ad_UCP.shape[-1]
+        self.width = per_ad_UDP.shape[-1]
         self.candidates = self.width // self.widths[0]
         self.blocks = list(_blocks(shape, self.width))
-        self._like = per_ad_UCP
+        self._like = per_ad_UDP
         self._kept = self._room()
 
     def _room(self) -> list[Tensor]:
         pairs = max((u.stop - u.start) * (j.stop - j.start) for u, j in self.blocks) * self.candidates
         return [self._like.new_empty(pairs, width) for width in self.widths]
 
-    def forward(self, x_ULC: Tensor, per_ad_UCP: Tensor) -> list[Tensor]:
+    def forward(self, k_ULD: Tensor, bias_U1P: Tensor, per_ad_UDP: Tensor) -> list[Tensor]:
         """Return the output of every layer but the last, `[pairs, units]`; overwritten by the next call."""
-        pairs = x_ULC.shape[0] * x_ULC.shape[1] * self.candidates
+        pairs = k_ULD.shape[0] * k_ULD.shape[1] * self.candidates
         hidden = [kept[:pairs] for kept in self._kept]
-        torch.bmm(x_ULC, per_ad_UCP, out=hidden[0].view(*x_ULC.shape[:2], self.width)).relu_()
+        torch.baddbmm(bias_U1P, k_ULD, per_ad_UDP, out=hidden[0].view(*k_ULD.shape[:2], self.width)).relu_()
         for (before, after), (weight, bias) in zip(pairwise(hidden), self.layers, strict=False):
             torch.addmm(bias, before, weight.t(), out=after).relu_()
         return hidden
@@ -98,29 +100,33 @@ class _Gradients:
 
 class _RectifiedPairs(Function):
     @staticmethod
-    def forward(ctx: Any, x_ULC: Tensor, per_ad_UCP: Tensor, *flat: Tensor) -> Tensor:  # noqa: ANN401
-        ctx.save_for_backward(x_ULC, per_ad_UCP, *flat)
-        network = _Network((x_ULC.shape[0], x_ULC.shape[1]), per_ad_UCP, flat)
-        out_ULN = x_ULC.new_empty(*x_ULC.shape[:2], network.candidates)
+    def forward(ctx: Any, k_ULD: Tensor, bias_U1P: Tensor, per_ad_UDP: Tensor, *flat: Tensor) -> Tensor:  # noqa: ANN401
+        ctx.save_for_backward(k_ULD, bias_U1P, per_ad_UDP, *flat)
+        network = _Network((k_ULD.shape[0], k_ULD.shape[1]), per_ad_UDP, flat)
+        out_ULN = k_ULD.new_empty(*k_ULD.shape[:2], network.candidates)
         for u, j in network.blocks:
-            hidden = network.forward(x_ULC[u, j], per_ad_UCP[u])
+            hidden = network.forward(k_ULD[u, j], bias_U1P[u], per_ad_UDP[u])
             out_ULN[u, j] = network.output(hidden[-1]).view_as(out_ULN[u, j])
         return out_ULN
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient_ULN: Tensor) -> tuple[Tensor, ...]:  # noqa: ANN401
-        x_ULC, per_ad_UCP, *flat = ctx.saved_tensors
-        network = _Network((x_ULC.shape[0], x_ULC.shape[1]), per_ad_UCP, flat)
+        k_ULD, bias_U1P, per_ad_UDP, *flat = ctx.saved_tensors
+        network = _Network((k_ULD.shape[0], k_ULD.shape[1]), per_ad_UDP, flat)
         sums = network.gradients()
-        to_x_ULC, to_per_ad_UCP = torch.empty_like(x_ULC), torch.zeros_like(per_ad_UCP)
+        to_k_ULD = torch.empty_like(k_ULD)
+        to_bias_U1P, to_per_ad_UDP = torch.zeros_like(bias_U1P), torch.zeros_like(per_ad_UDP)
+        ones_U1L = k_ULD.new_ones(k_ULD.shape[0], 1, k_ULD.shape[1])
         for u, j in network.blocks:
-            hidden = network.forward(x_ULC[u, j], per_ad_UCP[u])
+            hidden = network.forward(k_ULD[u, j], bias_U1P[u], per_ad_UDP[u])
             first = sums.backward(network, hidden, gradient_ULN[u, j].reshape(-1))
-            first_ULP = first.view(*x_ULC[u, j].shape[:2], network.width)
-            to_per_ad_UCP[u].baddbmm_(x_ULC[u, j].transpose(1, 2), first_ULP)
-            to_x_ULC[u, j] = torch.bmm(first_ULP, per_ad_UCP[u].transpose(1, 2))
-        return to_x_ULC, to_per_ad_UCP, *(tensor for pair in sums.layers for tensor in pair)
+            first_ULP = first.view(*k_ULD[u, j].shape[:2], network.width)
+            to_bias_U1P[u].baddbmm_(ones_U1L[u, :, j], first_ULP)
+            to_per_ad_UDP[u].baddbmm_(k_ULD[u, j].transpose(1, 2), first_ULP)
+            to_k_ULD[u, j] = torch.bmm(first_ULP, per_ad_UDP[u].transpose(1, 2))
+        layers = (tensor for pair in sums.layers for tensor in pair)
+        return to_k_ULD, to_bias_U1P, to_per_ad_UDP, *layers
 
 
 def _blocks(shape: tuple[int, int], width: int) -> Iterator[tuple[slice, slice]]:
