@@ -18,12 +18,14 @@ from torch.nn import functional
 from training.batches import Batch
 from training.fit.peers import Alone, Peers
 from training.fit.rows import BETA_1, BETA_2, EPS, RowAdam, RowState
-from training.fit.touched import TouchedRows, table_sizes, vocabulary_inputs, vocabulary_tables
+from training.fit.touched import TouchedRows, vocabulary_inputs, vocabulary_tables
 from training.models import CtrModel
 from training.settings import TrainSettings
 
 LOWEST_RATE: Final = 0.02
 """The learning rate falls linearly to this part of its start."""
+SMALL_TABLE: Final = 4096
+"""Rows below which a table is trained whole: that is cheaper, and comes to the same."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +75,18 @@ class TrainStep:
         self.steps = steps
         self.device = device
         self.peers = peers or Alone()
-        self._vocabulary = vocabulary_tables(model)
+        self._vocabulary = vocabulary_tables(model, at_least=0 if settings.embedding_l2 else SMALL_TABLE)
         parameters = dict(model.named_parameters())
-        self._touched = TouchedRows(vocabulary_inputs(model), table_sizes(model))
+        sizes = {vocabulary: len(parameters[name]) for name, vocabulary in self._vocabulary.items()}
+        self._touched = TouchedRows(vocabulary_inputs(model), sizes)
         self.rows = RowAdam({name: parameters[name] for name in self._vocabulary})
-        self._dense = [parameter for name, parameter in parameters.items() if name not in self._vocabulary]
+        tables = vocabulary_tables(model).keys() - self._vocabulary.keys()
+        small = [parameter for name, parameter in parameters.items() if name in tables]
+        others = [p for name, p in parameters.items() if name not in tables | self._vocabulary.keys()]
+        self._dense = [*small, *others]
+        groups: list[dict[str, Any]] = [{"params": small, "weight_decay": 0.0}, {"params": others}]
         self.dense = torch.optim.AdamW(
-            self._dense,
+            [group for group in groups if group["params"]],
             lr=settings.learning_rate,
             betas=(BETA_1, BETA_2),
             eps=EPS,

@@ -22,8 +22,14 @@ Rows = dict[str, NDArray[np.int64]]
 _GROUPS: Final = ("ad", "user", "context")
 
 
-def vocabulary_tables(model: CtrModel) -> dict[str, str]:
-    """Return the vocabulary of every parameter that has a row per id, by the parameter's name."""
+def vocabulary_tables(model: CtrModel, *, at_least: int = 0) -> dict[str, str]:
+    """Return the vocabulary of every parameter that has a row per id, by the parameter's name.
+
+    Args:
+        model: any.
+        at_least: leave out tables with fewer rows.
+
+    """
     found: dict[str, str] = {}
     inputs = vocabulary_inputs(model)
     for name, module in model.named_modules():
@@ -31,7 +37,7 @@ def vocabulary_tables(model: CtrModel) -> dict[str, str]:
             found |= {f"{name}.table.v_{vocabulary}.weight": vocabulary for vocabulary in module.table_widths}
         elif isinstance(module, AdBias):
             found[f"{name}.table.weight"] = inputs[module.input]
-    return found
+    return {name: v for name, v in found.items() if len(model.get_parameter(name)) >= at_least}
 
 
 def vocabulary_inputs(model: CtrModel) -> dict[str, str]:
@@ -45,12 +51,6 @@ def vocabulary_inputs(model: CtrModel) -> dict[str, str]:
     return {name: v for name, v in named.items() if v is not None and name in model.inputs}
 
 
-def table_sizes(model: CtrModel) -> dict[str, int]:
-    """Return the number of rows of every vocabulary that has a table."""
-    parameters = dict(model.named_parameters())
-    return {vocabulary: len(parameters[name]) for name, vocabulary in vocabulary_tables(model).items()}
-
-
 def feature_spec_of(model: CtrModel) -> FeatureSpec | None:
     """Return the fields a model embeds; None for a model without embeddings."""
     return next((m.features for m in model.modules() if isinstance(m, FeatureEmbedding)), None)
@@ -61,14 +61,15 @@ class TouchedRows:
 
     Args:
         inputs: vocabulary by input.
-        sizes: table rows by vocabulary.
+        sizes: table rows by vocabulary; inputs of others stay as they are.
 
     """
 
     def __init__(self, inputs: Mapping[str, str], sizes: Mapping[str, int]) -> None:
         self._inputs: dict[str, list[str]] = {vocabulary: [] for vocabulary in sizes}
         for name, vocabulary in inputs.items():
-            self._inputs[vocabulary].append(name)
+            if vocabulary in sizes:
+                self._inputs[vocabulary].append(name)
         # zeros, not empty: pages of rows that no batch touches are never made real
         self._place = {vocabulary: np.zeros(size, dtype=np.int32) for vocabulary, size in sizes.items()}
 

@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.training.fit.tiny import random_batch, tiny_features
 from training.fit.rows import RowAdam
-from training.fit.step import TrainStep
+from training.fit.step import SMALL_TABLE, TrainStep
 from training.fit.touched import TouchedRows, vocabulary_tables
 from training.models import build_model
 from training.settings import TrainSettings
@@ -126,7 +126,7 @@ class _Largest(TorchDispatchMode):
 @pytest.mark.parametrize("model", ["din", "tin", "mean_pool"])
 def test_a_step_makes_nothing_of_the_size_of_a_table(model):
     largest = []
-    for table_rows in (2_000, 200_000):
+    for table_rows in (5_000, 200_000):
         built = build_model(model, tiny_features(table_rows), {"embedding_width": 8}, history_length=8)
         step = TrainStep(built, TrainSettings(history_length=8), steps=9)
         batch = random_batch(built, np.random.default_rng(0), requests=4, rows=1000)
@@ -139,7 +139,7 @@ def test_a_step_makes_nothing_of_the_size_of_a_table(model):
 
 @pytest.mark.parametrize("model", ["din", "tin", "mean_pool"])
 def test_padding_rows_stay_zero(model):
-    built = build_model(model, tiny_features(200), {"embedding_width": 8}, history_length=8)
+    built = build_model(model, tiny_features(SMALL_TABLE), {"embedding_width": 8}, history_length=8)
     step = TrainStep(built, TrainSettings(history_length=8), steps=30)
     generator = np.random.default_rng(0)
     for _ in range(30):
