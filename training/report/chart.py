@@ -162,6 +162,10 @@ class _Scale:
         low, high = self._of(self.low), self._of(self.high)
         return self.start + (self._of(value) - low) / ((high - low) or 1.0) * (self.end - self.start)
 
+    def holds(self, *values: float) -> bool:
+        """Tell whether all of these have a place."""
+        return _finite(*values) and (not self.log or min(values) > 0)
+
     def _of(self, value: float) -> float:
         return math.log(value) if self.log else value
 
@@ -198,12 +202,12 @@ def _grid(across: _Scale, up: _Scale, x_title: str, y_title: str) -> Markup:
 
 
 def _drawn(series: Series, across: _Scale, up: _Scale) -> Markup:
-    places = [(across(a), up(b)) for a, b in series.points if _finite(a, b)]
+    places = [(across(a), up(b)) for a, b in series.points if across.holds(a) and up.holds(b)]
     parts = []
     spans = [
         (across(point[0]), up(low), up(high))
         for point, low, high in zip(series.points, series.low, series.high, strict=False)
-        if _finite(*point, low, high)
+        if across.holds(point[0]) and up.holds(low, high)
     ]
     if series.band and spans:
         edge = [f"{_n(a)},{_n(low)}" for a, low, _ in spans]
