@@ -2,15 +2,17 @@
 
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from cli.extras import extras
 from cli.output import JsonOption, show
 from cli.progress import progress
-from cli.values import EmbeddedDirOption, EmbeddedOption, RedisOption, inside, parse_time
+from cli.values import EmbeddedDirOption, EmbeddedOption, RedisOption, inside, parse_size, parse_time
+from contract.errors import InputError
 
+LEAST_MEMORY: Final = 256_000_000  # bytes; with less the pieces become too many
 LogArgument = Annotated[Path, typer.Argument(metavar="LOG", help="Folder of the log.", show_default=False)]
 
 
@@ -42,12 +44,20 @@ def prepare(
             min=0, max=10 * 365 * 86_400, metavar="S", help="A request sees only events older than this."
         ),
     ] = 0,
+    memory: Annotated[
+        int,
+        typer.Option(
+            parser=parse_size, metavar="SIZE", help="What the work may take, beside the program and the ads."
+        ),
+    ] = "2GB",  # type: ignore[assignment]  # parsed like what is typed
     as_json: JsonOption = False,
 ) -> None:
     """Turn a log into a dataset: packed histories and requests, split by time.
 
-    T is epoch seconds or an ISO date (UTC).
+    T is epoch seconds or an ISO date (UTC). Stopped and run again with the same flags, it goes on where it was.
     """
+    if memory < LEAST_MEMORY:
+        raise InputError(f"--memory {memory:,} bytes is too little; give 256MB or more")
     with extras("train"), progress() as report:
         from training.prepare import prepare as run_prepare
 
@@ -57,6 +67,7 @@ def prepare(
             validation_from=validation_from,
             test_from=test_from,
             history_lag_s=history_lag_s,
+            memory_bytes=memory,
             progress=report,
         )
     show(result, title=str(dataset), as_json=as_json)

@@ -77,7 +77,11 @@ def prepare(
     _refuse_empty_tables(source)
     sizes = sizes or _sizes(source, memory_bytes)
     before = _state_of(source)
-    flags = {"split": split.model_dump(), "history_lag_s": history_lag_s, "sizes": vars(sizes)}
+    flags = {
+        "split": split.model_dump(),
+        "history_lag_s": history_lag_s,
+        "sizes": [sizes.chunk_rows, sizes.part_rows],
+    }
     made_from: Facts = {"format": [FORMAT, WORK_FORMAT], "log": before, **flags}
     report = progress or (lambda _done, _total, _label: None)
     parts = _parts(source, sizes)

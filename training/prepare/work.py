@@ -7,6 +7,7 @@ afresh. The kernel's lock on it keeps a second `prepare` of the same dataset out
 
 import errno
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -149,7 +150,7 @@ def claimed_work(
         try:
             yield Work(path, edges=edges, workers=workers, durable=parts > 1, report=report)
         except InputError as error:
-            if not _is_full(error.__cause__):
+            if _full_disk_code(error) is None:
                 shutil.rmtree(path)
             raise
         shutil.rmtree(path)
@@ -197,18 +198,21 @@ def _full_disk_named(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not (_is_full(error) or _is_full(error.__cause__)):
+        code = _full_disk_code(error)
+        if code is None:
             raise
         raise LongsightError(
-            f"{path.parent}: no space left on this disk; free some, or give a DATASET elsewhere, and run the "
-            f"same command again: it goes on from what is finished, kept in {path.name}"
+            f"{path.parent}: can't write more ({os.strerror(code)}); free space on this disk and run the same command "
+            f"again: it goes on from what is finished, kept in {path.name} (or give another DATASET and remove that)"
         ) from error
 
 
-def _is_full(error: BaseException | None) -> bool:
-    """Return whether the system refused to write more."""
-    if error is None:
-        return False
-    wrapped = _IN_TEXT.search(str(error))
-    code = int(wrapped[1]) if wrapped else getattr(error, "errno", None)
-    return code in _FULL
+def _full_disk_code(error: BaseException | None) -> int | None:
+    """Return the system's code if that is why it refused to write more, whoever met it first."""
+    while error is not None:
+        wrapped = _IN_TEXT.search(str(error))
+        code = int(wrapped[1]) if wrapped else getattr(error, "errno", None)
+        if code in _FULL:
+            return code
+        error = error.__cause__
+    return None
