@@ -20,7 +20,7 @@ from training.importers.amazon_tables import Ints, Reviews, read_categories, rea
 from training.importers.draws import uniform
 from training.importers.external_log import Progress
 from training.importers.object_lines import ObjectLines
-from training.importers.parquet_blocks import full_disk
+from training.importers.parquet_blocks import full_disk, write_frame
 from training.importers.schema_text import Axis, Exact, Field, schema_text
 
 Protocol = Literal["din", "tin"]
@@ -85,10 +85,10 @@ def import_amazon(
     with full_disk(log), atomic_folder(log, marker="schema.toml") as folder:
         names = pl.Series(reviews.items, dtype=pl.String)
         kinds = pl.Series(categories, dtype=pl.String)
-        _behaviors(reviews, plan, names, kinds).write_parquet(folder / "behaviors.parquet")
+        write_frame(folder / "behaviors.parquet", _behaviors(reviews, plan, names, kinds))
         impressions = _impressions(reviews, plan, negatives, names)
-        impressions.write_parquet(folder / "impressions.parquet")
-        pl.DataFrame({"ad_id": names, "category": kinds}).write_parquet(folder / "ads.parquet")
+        write_frame(folder / "impressions.parquet", impressions)
+        write_frame(folder / "ads.parquet", pl.DataFrame({"ad_id": names, "category": kinds}))
         (folder / "schema.toml").write_text(schema_toml(protocol, plan.validation_from), encoding="utf-8")
     tell(1, 1, "done")
     return {

@@ -46,6 +46,11 @@ def write_blocks(path: Path, schema: pl.Schema, frames: Iterable[pl.DataFrame]) 
         raise LongsightError(f"{path.name} can't be written: {problem}") from error
 
 
+def write_frame(path: Path, frame: pl.DataFrame) -> None:
+    """Write one frame; see `write_blocks`."""
+    write_blocks(path, frame.schema, [frame])
+
+
 @contextmanager
 def full_disk(log: Path) -> Iterator[None]:
     """Turn a write that finds no room into one line that says what is left under `log`: nothing.

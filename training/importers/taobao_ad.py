@@ -29,7 +29,7 @@ from training.importers.external_log import (
     within_calendar,
 )
 from training.importers.memory import parse_memory
-from training.importers.parquet_blocks import full_disk, write_blocks
+from training.importers.parquet_blocks import full_disk, write_blocks, write_frame
 from training.importers.partitions import Records
 from training.importers.taobao_ad_schema import ACTIONS, TEST_FROM, USER_FIELDS, VALIDATION_FROM, schema_toml
 
@@ -129,9 +129,9 @@ def import_taobao_ad(
         scratch.mkdir()
         reader = _Reader(External(scratch, bound, progress or (lambda *_: None)), sample)
         ads = reader.ads(sources["ad_feature"])
-        ads.write_parquet(folder / "ads.parquet")
+        write_frame(folder / "ads.parquet", ads)
         users = reader.users(sources["user_profile"])
-        users.write_parquet(folder / "users.parquet")
+        write_frame(folder / "users.parquet", users)
         impressions = reader.impressions(sources["raw_sample"], users["user_id"])
         write_blocks(folder / "impressions.parquet", _IMPRESSIONS, impressions)
         behaviors = reader.behaviors(sources["behavior_log"])

@@ -29,7 +29,7 @@ from training.importers.external_log import (
 )
 from training.importers.memory import MEBIBYTE, parse_memory
 from training.importers.negatives import NegativesSpec, parse_negatives
-from training.importers.parquet_blocks import ROW_GROUP, full_disk, write_blocks
+from training.importers.parquet_blocks import ROW_GROUP, full_disk, write_blocks, write_frame
 from training.importers.partitions import Records
 from training.importers.schema_text import Axis, Exact, Field, schema_text
 from training.importers.tally import Tally
@@ -135,7 +135,7 @@ def import_taobao_behavior(
         reader = _Reader(External(scratch, bound, progress or (lambda *_: None)), sample, task, spec.kind)
         write_blocks(folder / "behaviors.parquet", _BEHAVIORS, reader.behaviors(source))
         write_blocks(folder / "impressions.parquet", _IMPRESSIONS, reader.impressions())
-        reader.ads().write_parquet(folder / "ads.parquet")
+        write_frame(folder / "ads.parquet", reader.ads())
         if not reader.counts["impressions"]:
             raise LogError(f"{source.path}: no click has {min_history} events before it; no request")
         scratch.rmdir()
