@@ -53,7 +53,7 @@ def test_losses_and_weights_are_those_of_a_dense_training(name, clip, rows):
     for part, value in plain.named_parameters():
         way = (value - begin.get_parameter(part)).norm()
         # Adam divides by a gradient's own size: where that is float noise, so is the direction of the step
-        assert (ours.get_parameter(part) - value).norm() < 3e-3 * way, part
+        assert (ours.get_parameter(part) - value).norm() < 1e-2 * way, part
 
 
 def test_tables_of_any_size_are_left_out_of_the_weight_decay():
