@@ -68,7 +68,7 @@ def _split_row(case: Case, name: SplitName) -> list[str]:
         count(len(chosen)),
         count(len(np.unique(requests["user"]))),
         count(int(clicked.sum())),
-        f"{100 * rate:.2f} %",
+        f"{100 * rate:.2f}\u00a0%",
     ]
 
 
@@ -132,7 +132,7 @@ def _reads_history(case: Case) -> bool:
 def _unknown_ids(case: Case) -> Table:
     splits = list(case.chosen)
     columns = [
-        Column("field", text=True),
+        Column("field", text=True, long=True),
         Column("vocabulary", text=True, wide=True),
         Column("known ids", wide=True),
     ]

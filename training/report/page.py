@@ -20,6 +20,8 @@ class Column:
     """Shown only where there is room: left out on a telephone."""
     text: bool = False
     """Words rather than figures: on the left."""
+    long: bool = False
+    """Given room on a telephone too: names that read badly when they are broken."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def count(value: float) -> str:
 
 def share(value: float) -> str:
     """Return a share as per cent."""
-    return f"{100 * value:.1f} %" if math.isfinite(value) else "-"
+    return f"{100 * value:.1f}\u00a0%" if math.isfinite(value) else "-"
 
 
 def span(low: float, high: float, digits: int = 4, *, sign: bool = False) -> str:
