@@ -5,10 +5,13 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from contract import keys
 from contract.errors import LogError, SchemaError
-from contract.log import Log, read_log, unique_ids
+from contract.log import Log, key_series, pack_series, read_log, unique_ids
+from contract.schema import SchemaField
 
 SCHEMA = """
 actions = ["view", "buy"]
@@ -207,3 +210,37 @@ def test_a_missing_folder_file_or_schema_is_named(write: Write, tmp_path: Path) 
 def test_ids_are_texts_whatever_their_type() -> None:
     texts, index = unique_ids(pl.Series([42, None, 7, 42]))
     assert [texts[i] if i >= 0 else None for i in index] == ["42", None, "7", "42"]
+
+
+def test_a_chunk_holds_its_rows_checked_like_the_whole_table(write: Write) -> None:
+    log = write()
+    for table in ("behaviors", "impressions"):
+        assert log.chunk(table, first=1, count=2).equals(getattr(log, table)[1:3])
+    assert log.rows("behaviors") == 4
+    assert log.value("behaviors", "item_id", 3) == 3
+
+
+def test_a_bad_value_in_a_chunk_is_named_by_its_row_in_the_file(write: Write) -> None:
+    log = write("behaviors", "price", [1.0, 2.0, float("nan"), 3.0])
+    assert log.chunk("behaviors", first=0, count=2).height == 2
+    with pytest.raises(LogError, match="column 'price', row 2: nan is not finite"):
+        log.chunk("behaviors", first=1, count=3)
+
+
+def test_a_file_of_no_bytes_is_named(write: Write) -> None:
+    log = write()
+    (log.path / "ads.parquet").write_bytes(b"")
+    with pytest.raises(LogError, match=r"ads\.parquet: is an empty file"):
+        _ = log.ads
+
+
+@given(st.lists(st.one_of(st.none(), st.text(min_size=1, max_size=20), st.integers().map(str)), max_size=30))
+def test_a_column_of_ids_is_packed_into_the_keys_of_its_texts(texts: list[str | None]) -> None:
+    field = SchemaField(name="x", type="categorical", vocabulary="v")
+    assert pack_series(pl.Series("x", texts, dtype=pl.String), field).tolist() == keys.keys(texts).tolist()
+
+
+@pytest.mark.parametrize("bad", ["", "x" * 257])
+def test_a_column_with_what_is_no_id_is_refused(bad: str) -> None:
+    with pytest.raises(LogError, match="column 'x': id"):
+        key_series(pl.Series("x", ["a", None, bad]))
