@@ -8,10 +8,12 @@ import typer
 from cli.extras import extras
 from cli.output import JsonOption, show
 from cli.progress import progress
+from cli.values import parse_size
 
 LogArgument = Annotated[Path, typer.Argument(metavar="LOG", help="Log folder to write.", show_default=False)]
 MemoryOption = Annotated[
-    str, typer.Option(metavar="SIZE", help="Bound on this program's memory, such as 4GB or 800MB.")
+    int,
+    typer.Option(parser=parse_size, metavar="SIZE", help="Bound on this program's memory, such as 800MB."),
 ]
 ShareOption = Annotated[
     float, typer.Option(metavar="S", help="Keep everything of about this share of the users, drawn by seed.")
@@ -90,7 +92,7 @@ def taobao_ad(
     ],
     log: LogArgument,
     *,
-    memory: MemoryOption = "4GB",
+    memory: MemoryOption = "4GB",  # type: ignore[assignment]  # parsed like what is typed
     user_share: ShareOption = 1.0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of --user-share.")] = 0,
     as_json: JsonOption = False,
@@ -102,7 +104,9 @@ def taobao_ad(
     with extras("train"), progress() as report:
         from training.importers.taobao_ad import import_taobao_ad
 
-        result = import_taobao_ad(raw, log, memory=memory, user_share=user_share, seed=seed, progress=report)
+        result = import_taobao_ad(
+            raw, log, memory_bytes=memory, user_share=user_share, seed=seed, progress=report
+        )
     show(result, title=str(log), as_json=as_json)
 
 
@@ -123,7 +127,7 @@ def taobao_behavior(
     min_history: Annotated[
         int, typer.Option(min=1, help="Events that a user must have had before a request.")
     ] = 20,
-    memory: MemoryOption = "4GB",
+    memory: MemoryOption = "4GB",  # type: ignore[assignment]  # parsed like what is typed
     user_share: ShareOption = 1.0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of every draw.")] = 0,
     as_json: JsonOption = False,
@@ -138,7 +142,7 @@ def taobao_behavior(
         result = import_taobao_behavior(
             raw,
             log,
-            memory=memory,
+            memory_bytes=memory,
             negatives=negatives,
             targets=targets,
             min_history=min_history,

@@ -28,7 +28,7 @@ from training.importers.external_log import (
     slices,
     within_calendar,
 )
-from training.importers.memory import parse_memory
+from training.importers.memory import DEFAULT_MEMORY, memory_of
 from training.importers.parquet_blocks import full_disk, write_blocks, write_frame
 from training.importers.partitions import Records
 from training.importers.taobao_ad_schema import ACTIONS, TEST_FROM, USER_FIELDS, VALIDATION_FROM, schema_toml
@@ -97,7 +97,7 @@ def import_taobao_ad(
     raw: Path,
     log: Path,
     *,
-    memory: str = "4GB",
+    memory_bytes: int = DEFAULT_MEMORY,
     user_share: float = 1.0,
     seed: int = 0,
     progress: Progress | None = None,
@@ -107,7 +107,7 @@ def import_taobao_ad(
     Args:
         raw: folder of raw_sample.csv, ad_feature.csv, user_profile.csv and behavior_log.csv.
         log: replaced if it is a log folder; on any error it stays as it was.
-        memory: bound on the resident memory, such as `4GB`.
+        memory_bytes: bound on this process's memory.
         user_share: keep everything of about this share of the users.
         seed: of that draw; nothing else here is random.
         progress: told `(done, in all, what is being done)`.
@@ -118,7 +118,7 @@ def import_taobao_ad(
         LongsightError: no room on the disk.
 
     """
-    bound, sample = parse_memory(memory), Sample(user_share, seed)
+    bound, sample = memory_of(memory_bytes), Sample(user_share, seed)
     # All four are opened first: a missing file is not found out an hour later.
     sources = {
         name: CsvFile(raw / f"{name}.csv", columns, rule=_RULES.get(name))

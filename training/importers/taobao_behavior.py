@@ -27,7 +27,7 @@ from training.importers.external_log import (
     slices,
     within_calendar,
 )
-from training.importers.memory import MEBIBYTE, parse_memory
+from training.importers.memory import DEFAULT_MEMORY, MEGABYTE, memory_of
 from training.importers.negatives import NegativesSpec, parse_negatives
 from training.importers.parquet_blocks import ROW_GROUP, full_disk, write_blocks, write_frame
 from training.importers.partitions import Records
@@ -42,7 +42,7 @@ WINDOW_FROM: Final = 1_511_539_200
 WINDOW_END: Final = WINDOW_FROM + 9 * DAY_S
 VALIDATION_FROM: Final = WINDOW_FROM + 7 * DAY_S
 TEST_FROM: Final = WINDOW_FROM + 8 * DAY_S
-ITEMS_BYTES: Final = 384 * MEBIBYTE
+ITEMS_BYTES: Final = 400 * MEGABYTE
 """Kept of the memory for counting items: 80 bytes for each of five million (the data set has 4.2 million)."""
 _COLUMNS: Final = {
     "user_id": ID,
@@ -96,7 +96,7 @@ def import_taobao_behavior(
     raw: Path,
     log: Path,
     *,
-    memory: str = "4GB",
+    memory_bytes: int = DEFAULT_MEMORY,
     negatives: str = "popular:4",
     targets: int = 2,
     min_history: int = 20,
@@ -109,12 +109,12 @@ def import_taobao_behavior(
     Args:
         raw: folder of UserBehavior.csv.
         log: replaced if it is a log folder; on any error it stays as it was.
-        memory: bound on the resident memory, such as `4GB`.
+        memory_bytes: bound on this process's memory.
         negatives: `popular:K` (by clicks in the training days) or `uniform:K` (any item clicked in them).
         targets: most requests of one user in each split.
         min_history: events that a user must have had before a request.
         user_share: keep everything of about this share of the users; items are counted over all of them.
-        seed: of every draw; same seed, same bytes, whatever `memory`.
+        seed: of every draw; same seed, same bytes, whatever `memory_bytes`.
         progress: told `(done, in all, what is being done)`.
 
     Raises:
@@ -123,7 +123,7 @@ def import_taobao_behavior(
         LongsightError: no room on the disk.
 
     """
-    bound = parse_memory(memory, reserved=ITEMS_BYTES)
+    bound = memory_of(memory_bytes, reserved=ITEMS_BYTES)
     sample, spec = Sample(user_share, seed), parse_negatives(negatives)
     if targets < 1 or min_history < 1:
         raise InputError(f"--targets {targets} and --min-history {min_history}: expected at least 1")

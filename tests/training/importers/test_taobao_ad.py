@@ -127,7 +127,7 @@ def contents(log):
 def test_the_bytes_do_not_depend_on_the_memory(imported, raw, tmp_path, monkeypatch):
     _, log = imported
     small = Memory(0)
-    monkeypatch.setattr(taobao_ad, "parse_memory", lambda _: small)
+    monkeypatch.setattr(taobao_ad, "memory_of", lambda _: small)
     monkeypatch.setattr(Memory, "rows", property(lambda _: 8))
     monkeypatch.setattr(Memory, "chunk_bytes", property(lambda _: 40))
     portions = []
@@ -195,7 +195,7 @@ def test_a_missing_file_is_found_out_at_once(raw, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"memory": "1MB"}, "too little"),
+        ({"memory_bytes": 1}, "too little"),
         ({"user_share": 0.0}, "--user-share 0.0"),
         ({"seed": -1}, "--seed -1"),
     ],

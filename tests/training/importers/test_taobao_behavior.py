@@ -100,7 +100,7 @@ def files(folder):
 
 def test_the_bytes_do_not_depend_on_the_memory(run, tmp_path, monkeypatch):
     run("whole")
-    monkeypatch.setattr(taobao_behavior, "parse_memory", lambda _, **__: Memory(0))
+    monkeypatch.setattr(taobao_behavior, "memory_of", lambda _, **__: Memory(0))
     monkeypatch.setattr(Memory, "rows", property(lambda _: 50))
     monkeypatch.setattr(Memory, "chunk_bytes", property(lambda _: 100))
     run("cut")
@@ -151,12 +151,12 @@ def test_a_bad_file_is_refused_with_one_line_and_leaves_nothing(raw, run, tmp_pa
         {"targets": 0},
         {"min_history": 0},
         {"negatives": "some:3"},
-        {"memory": "600MB"},
+        {"memory_bytes": 600_000_000},
         {"user_share": 2},
         {"seed": -1},
     ],
     ids=str,
 )
 def test_bad_arguments_are_refused(run, options):
-    with pytest.raises(InputError, match=f"--{next(iter(options)).replace('_', '-')}"):
+    with pytest.raises(InputError, match=f"--{next(iter(options)).replace('_bytes', '').replace('_', '-')}"):
         run(**options)
