@@ -55,9 +55,7 @@ def test_two_processes_have_the_loss_curve_of_one(
     dataset: Path, tmp_path: Path, model: str, more: dict
 ) -> None:
     requests = len(Dataset.open(dataset).requests_of("train"))
-    odd = next(
-        n for n in range(3, 60) if requests % n == 1
-    )  # the last batch leaves one process empty-handed
+    odd = next(n for n in range(3, 60) if requests % n == 1)  # the last batch leaves one process empty-handed
     settings = {**FAST, **more, "requests_per_batch": odd}
     process = _torchrun(dataset, tmp_path / "two", model=model, settings=settings)
     said = process.communicate(timeout=WAIT_S)
