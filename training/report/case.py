@@ -14,9 +14,12 @@ from training.metrics import sigmoid
 from training.run import Run
 from training.scored import ScoredSplit, score_split
 from training.scoring import Progress
+from training.weights import row_weights
 
 MOST_ROWS: Final = 1_000_000
 """Impression rows of a split that are judged; of more, whole users are drawn until there are as many."""
+
+_PRIOR: Final = 20.0  # impressions of average click rate that every ad is given beforehand
 
 
 @dataclass(frozen=True)
@@ -50,10 +53,26 @@ class Case:
     @cached_property
     def shown_in_training(self) -> NDArray[np.int64]:
         """How often each ad `[ads]` was shown in the training split."""
-        train = np.flatnonzero(self.dataset.requests["split"] == SPLITS.index("train"))
-        ads = np.asarray(self.dataset.row("ad"))[self.dataset.rows_of(train)]
+        ads = np.asarray(self.dataset.row("ad"))[self._train_rows]
         counts: NDArray[np.int64] = np.bincount(ads, minlength=len(self.dataset.ad_keys))
         return counts
+
+    @cached_property
+    def rate_in_training(self) -> NDArray[np.float64]:
+        """Click rate of each ad `[ads]` in the training split, drawn to the mean of all where it was shown little."""
+        rows, size = self._train_rows, len(self.dataset.ad_keys)
+        ads, weight = np.asarray(self.dataset.row("ad"))[rows], row_weights(self.dataset, rows)
+        shown = np.bincount(ads, weights=weight, minlength=size)
+        weight *= np.asarray(self.dataset.row("clicked"))[rows]
+        clicks = np.bincount(ads, weights=weight, minlength=size)
+        usual = (clicks.sum() + 1) / (shown.sum() + 2)
+        rate: NDArray[np.float64] = (clicks + _PRIOR * usual) / (shown + _PRIOR)
+        return rate
+
+    @property
+    def _train_rows(self) -> NDArray[np.int64]:
+        requests = self.dataset.requests
+        return np.flatnonzero(np.repeat(requests["split"] == SPLITS.index("train"), requests["rows"]))
 
     def sampled(self, split: SplitName) -> str:
         """Return in words how much of a split was judged; empty if all of it was."""

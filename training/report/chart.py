@@ -101,7 +101,7 @@ def heat_map(
     rows: Sequence[str], columns: Sequence[str], values: Sequence[Sequence[float]], *, title: str, foot: str
 ) -> Markup:
     """Return a table of cells, coloured by the log of their value: above 1 one colour, below 1 another."""
-    left, height = 116, 26
+    left, height = 120, 26
     width = (WIDTH - left - 2) / max(1, len(columns))
     logs = [abs(math.log(v)) for row in values for v in row if _finite(v) and v > 0]
     strongest = max([*logs, math.log(1.5)])
@@ -112,7 +112,7 @@ def heat_map(
     parts.append(_text(left - 5, 12, "same ...", anchor="end", kind="tiny soft"))
     for line, (name, row) in enumerate(zip(rows, values, strict=True)):
         y = 18 + height * line
-        parts.append(_text(left - 5, y + 17, _short(name, 21), anchor="end", kind="tiny"))
+        parts.append(_text(left - 5, y + 17, _short(name, 22), anchor="end", kind="tiny"))
         for index, value in enumerate(row):
             parts.append(
                 _cell(left + width * index, y, width=width, height=height, value=value, strongest=strongest)

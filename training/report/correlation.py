@@ -22,7 +22,6 @@ from training.report.case import Case
 from training.report.information import Categories
 from training.report.strength import Strength
 from training.scoring import inputs_of
-from training.weights import row_weights
 
 Floats = NDArray[np.float64]
 
@@ -39,7 +38,6 @@ LEAST_CLICKS: Final = 20.0
 """Clicks that a cell must make one expect to be shown."""
 
 _TIMES: Final = len(RANKS) + len(AGES_S)
-_PRIOR: Final = 20.0  # impressions of average click rate that every ad is given beforehand
 
 
 @dataclass(frozen=True)
@@ -193,16 +191,9 @@ def lifts(case: Case, pairs: Pairs) -> tuple[Floats, Floats]:
 
 def clicks_and_expected(case: Case, pairs: Pairs) -> tuple[Floats, Floats]:
     """Return of every drawn row its weighted click, and the one that its ad's popularity in training expects."""
-    dataset, rows = case.dataset, case.main.rows
-    train = dataset.rows_of(np.flatnonzero(dataset.requests["split"] == 0))
-    ads, weight = np.asarray(dataset.row("ad")), row_weights(dataset, train)
-    clicked = np.asarray(dataset.row("clicked"))[train]
-    shown_A = np.bincount(ads[train], weights=weight, minlength=len(dataset.ad_keys))
-    clicks_A = np.bincount(ads[train], weights=weight * clicked, minlength=len(dataset.ad_keys))
-    usual = (clicks_A.sum() + 1) / (shown_A.sum() + 2)
-    rate_A = (clicks_A + _PRIOR * usual) / (shown_A + _PRIOR)
+    rows, ads = case.main.rows, np.asarray(case.dataset.row("ad"))
     clicks_R = (rows.weight * rows.clicked)[pairs.row]
-    expected_R = rows.weight[pairs.row] * rate_A[ads[case.main.row[pairs.row]]]
+    expected_R = rows.weight[pairs.row] * case.rate_in_training[ads[case.main.row[pairs.row]]]
     return clicks_R, expected_R * (clicks_R.sum() / expected_R.sum())
 
 
