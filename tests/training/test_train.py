@@ -77,6 +77,11 @@ def test_a_run_keeps_what_is_needed_to_repeat_it(runs: Path, dataset: Path) -> N
     assert run.provenance["seed"] == 0
     assert run.provenance["dataset_fingerprint"] == Dataset.open(dataset).fingerprint
     assert run.record["settings"]["epochs"] == 6
+    assert run.record["config"]["embedding_width"] == 8
+    assert {"git_revision", "longsight", "created"} < run.provenance.keys()
+    assert run.provenance["versions"].keys() == {"torch", "numpy", "polars"}
+    assert (run.provenance["device"], run.provenance["processes"]) == ("cpu", 1)
+    assert run.provenance["threads"] == torch.get_num_threads()
     lines = [json.loads(line) for line in (runs / "tin" / "metrics.jsonl").read_text().splitlines()]
     epochs = [line["epoch"] for line in lines if "validation" in line]
     assert epochs == list(range(len(epochs)))
