@@ -18,6 +18,7 @@ from training.importers.external_log import changes
 from training.importers.partitions import Records
 
 Ints: TypeAlias = NDArray[np.int64]
+Floats: TypeAlias = NDArray[np.float64]
 
 CHOSEN: Final = np.dtype([("user", "<u4"), ("timestamp", "<u4"), ("item", "<u4"), ("clicked", "u1")])
 ROUNDS: Final = 16
@@ -73,7 +74,10 @@ class Task:
         place = items.places(events["item"])
         target = self._targets(events, block, np.flatnonzero(second), clicks & (place >= 0))
         # What else the user did in that second is neither shown nor denied.
-        taken = np.unique(block[place >= 0] * len(items.ids) + place[place >= 0])
+        asked = np.zeros(len(events), dtype=bool)
+        asked[block[target]] = True
+        own = asked[block] & (place >= 0)
+        taken = np.sort(block[own] * len(items.ids) + place[own])
         others = self._negatives(events[target], block[target], items, taken)
         chosen = np.empty((len(target), 1 + self.negatives), dtype=CHOSEN)
         chosen["user"] = events["user"][target][:, None]
@@ -99,9 +103,7 @@ class Task:
             events["timestamp"][index],
             events["item"][index],
         )
-        order = np.lexsort((drawn, block[index]))
-        index, drawn = index[order], drawn[order]
-        index, drawn = index[_heads(block[index])], drawn[_heads(block[index])]
+        index, drawn = _lowest(index, drawn, block[index])
         split = np.searchsorted(np.array(self.starts), events["timestamp"][index], side="right")
         group = user[index] * 3 + split
         order = np.lexsort((drawn, group))
@@ -142,6 +144,16 @@ class Task:
         kept = np.append(found[found >= 0], more)
         complete[: len(kept)] = kept
         return complete
+
+
+def _lowest(index: Ints, drawn: Floats, block: Ints) -> tuple[Ints, Floats]:
+    """Return of each run of `block` the entry with the lowest draw (the first of equals)."""
+    head = _heads(block)
+    if not len(index):
+        return index, drawn
+    lowest = np.minimum.reduceat(drawn, np.flatnonzero(head))[np.cumsum(head) - 1] == drawn
+    index, drawn, block = index[lowest], drawn[lowest], block[lowest]
+    return index[_heads(block)], drawn[_heads(block)]
 
 
 def _heads(sorted_values: Ints) -> NDArray[np.bool_]:
