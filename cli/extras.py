@@ -15,6 +15,7 @@ OPTIONAL_MODULES: Final = frozenset(
         "hiredis",
         "httpx",
         "httptools",
+        "jinja2",
         "locust",
         "onnx",
         "onnxruntime",

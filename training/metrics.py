@@ -114,16 +114,27 @@ def expected_calibration_error(
 ) -> float:
     """Return sum over bins of mass share x |mean p - mean y|, bins of equal weight by rising p.
 
-    Rows of equal score share a bin: the one that the middle of their weight lies in. So the order of rows
-    doesn't matter, nor whether a row of weight 2 stands for two.
+    Bins are those of `calibration_bins`.
     """
     if not clicked.size:
         return float("nan")
-    order = np.argsort(logit, kind="stable")
-    label, score, w = clicked[order], logit[order], weight[order]
-    run_end = np.append(np.flatnonzero(score[1:] != score[:-1]), score.size - 1)
-    upto = np.cumsum(w)[run_end]
-    gap = np.diff(np.cumsum(w * (sigmoid(score) - label))[run_end], prepend=0.0)
+    group = calibration_bins(logit, weight, bins=bins)
+    gap = np.bincount(group, weights=weight * (sigmoid(logit) - clicked), minlength=bins)
+    return float(np.abs(gap).sum() / weight.sum())
+
+
+def calibration_bins(score: Floats, weight: Floats, *, bins: int = CALIBRATION_BINS) -> NDArray[np.int64]:
+    """Return the bin of each row, of equal weight by rising score.
+
+    Rows of equal score share a bin: the one that the middle of their weight lies in. So the order of rows
+    doesn't matter, nor whether a row of weight 2 stands for two.
+    """
+    order = np.argsort(score, kind="stable")
+    ordered = score[order]
+    new = np.concatenate(([True], ordered[1:] != ordered[:-1]))
+    upto = np.cumsum(weight[order])[np.append(np.flatnonzero(new)[1:] - 1, len(order) - 1)]
     middle = (upto + np.concatenate(([0.0], upto[:-1]))) / 2
-    index = np.searchsorted(np.arange(1, bins) * (upto[-1] / bins), middle, side="right")
-    return float(np.abs(np.bincount(index, weights=gap, minlength=bins)).sum() / upto[-1])
+    run_bin = np.searchsorted(np.arange(1, bins) * (upto[-1] / bins), middle, side="right")
+    group = np.empty(len(order), dtype=np.int64)
+    group[order] = run_bin[np.cumsum(new) - 1]
+    return group

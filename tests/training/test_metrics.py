@@ -158,3 +158,11 @@ def test_nothing_to_score_is_nan_not_an_error():
 
     assert table.pop("rows") == table.pop("users") == 0
     assert all(math.isnan(value) for value in table.values())
+
+
+def test_rows_of_equal_score_share_a_bin_and_a_heavy_row_is_like_many():
+    score, weight = np.array([0.5, 0.1, 0.5, 0.9]), np.array([1.0, 2.0, 1.0, 2.0])
+
+    assert metrics.calibration_bins(score, weight, bins=3).tolist() == [1, 0, 1, 2]
+    doubled = metrics.calibration_bins(np.array([0.5, 0.1, 0.1, 0.5, 0.9, 0.9]), np.ones(6), bins=3)
+    assert doubled.tolist() == [1, 0, 0, 1, 2, 2]

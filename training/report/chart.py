@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 
 WIDTH: Final = 380
 _HEIGHT: Final = 230
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 10, 43
 _TICKS: Final = 5
 
 Point = tuple[float, float]
@@ -173,8 +173,9 @@ class _Scale:
         span = self.high - self.low
         if self.log and self.high / self.low > 8:
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-            values = [f * 10.0**k for k in powers for f in (1, 2, 5) if self.low <= f * 10.0**k <= self.high]
-            values = values[:: 1 + len(values) // (_TICKS + 3)]
+            factors = (1, 2, 5) if self.high / self.low < 300 else (1,)
+            values = [f * 10.0**k for k in powers for f in factors if self.low <= f * 10.0**k <= self.high]
+            values = values[:: 1 + len(values) // (_TICKS + 4)]
             return [(value, f"{100 * value:g} %" if axis.percent else f"{value:g}") for value in values]
         step = 10 ** math.floor(math.log10(span / _TICKS))
         step *= next(factor for factor in (1, 2, 5, 10) if span / (step * factor) <= _TICKS)
@@ -191,9 +192,9 @@ def _grid(across: _Scale, up: _Scale, x_title: str, y_title: str) -> Markup:
         parts.append(_line("grid", across.start, up(value), across.end, up(value)))
         parts.append(_text(across.start - 5, up(value) + 4, text, anchor="end"))
     for value, text in across.ticks:
-        parts.append(_text(across(value), up.start + 15, text, anchor="middle"))
+        parts.append(_text(across(value), up.start + 18, text, anchor="middle"))
     parts.append(_line("axis", across.start, up.start, across.end, up.start))
-    parts.append(_text((across.start + across.end) / 2, up.start + 33, x_title, anchor="middle", kind="soft"))
+    parts.append(_text((across.start + across.end) / 2, up.start + 36, x_title, anchor="middle", kind="soft"))
     turned = Markup('<g transform="translate(11 {}) rotate(-90)">{}</g>')
     parts.append(
         turned.format(_n((up.start + up.end) / 2), _text(0, 0, y_title, anchor="middle", kind="soft"))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from training.bootstrap import METRICS, Interval, metric_intervals, ratio_intervals
 from training.compare import TITLES
-from training.metrics import CALIBRATION_BINS
+from training.metrics import CALIBRATION_BINS, calibration_bins
 from training.report.case import Case, probabilities
 from training.report.chart import Axis, Series, line_chart, whisker
 from training.report.page import (
@@ -29,6 +29,8 @@ from training.report.page import (
 from training.report.slices import Slice, slices_of
 from training.scored import ScoredSplit
 
+LEAST_RATE: Final = 1e-5
+"""Click rates below this are drawn at the edge of the reliability diagram."""
 REACHES: Final = (1.1, 1.25, 1.5, 2.0, 4.0)
 MEANING: Final = {
     "gauc": "of two ads shown to one user, how often the clicked one is ranked higher (.5 = chance)",
@@ -96,12 +98,7 @@ def reliability_section(case: Case) -> Section:
 
 def _reliability(case: Case, scored: ScoredSplit) -> Markup:
     p, rows = probabilities(scored), scored.rows
-    order = np.argsort(p, kind="stable")
-    middle = np.cumsum(rows.weight[order]) - rows.weight[order] / 2
-    group = np.empty(len(p), dtype=np.int64)
-    group[order] = np.minimum(middle / rows.weight.sum() * CALIBRATION_BINS, CALIBRATION_BINS - 1).astype(
-        np.int64
-    )
+    group = calibration_bins(p, rows.weight)
     observed = ratio_intervals(
         rows.user, group, rows.weight * rows.clicked, rows.weight, replicates=case.replicates, seed=case.seed
     )
@@ -109,18 +106,19 @@ def _reliability(case: Case, scored: ScoredSplit) -> Markup:
     predicted = np.bincount(group, weights=rows.weight * p, minlength=len(observed)) / np.maximum(
         mass, 1e-300
     )
-    kept = [
-        (x, each) for x, each in zip(predicted.tolist(), observed, strict=True) if each.value > 0 and x > 0
+    bins = [
+        (x, each) for x, each in zip(predicted.tolist(), observed, strict=True) if not math.isnan(each.value)
     ]
-    floor = min([*(x for x, _ in kept), *(each.value for _, each in kept)], default=0.01) / 1.5
-    top = max([*(x for x, _ in kept), *(each.value for _, each in kept)], default=1.0) * 1.5
+    ends = [value for x, each in bins for value in (x, each.value) if value > 0]
+    floor = max(min(ends, default=0.01) / 1.5, LEAST_RATE)
+    top = max([*ends, 2 * floor]) * 1.5
     return line_chart(
         [
             Series(
                 "",
-                [(x, each.value) for x, each in kept],
-                low=[max(each.low, floor) for _, each in kept],
-                high=[min(each.high, top) for _, each in kept],
+                [(max(x, floor), max(each.value, floor)) for x, each in bins],
+                low=[max(each.low, floor) for _, each in bins],
+                high=[min(max(each.high, floor), top) for _, each in bins],
             )
         ],
         x=Axis("predicted click rate", low=floor, high=top, log=True, percent=True),

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.browser import CHROMIUM, Page, chromium
+from tests.support.tiny import tiny_run
+from training.report import write_report
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
 
@@ -44,6 +46,12 @@ def _address(made: Path, page: str) -> str:
     return (made / "runs" / "tin" / "report.html").as_uri()
 
 
+@pytest.fixture(name="strange", scope="module")
+def _strange(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the report of a run whose weights are drawn at random: probabilities from 1e-60 to 1."""
+    return write_report(tiny_run(tmp_path_factory.mktemp("strange")), replicates=100).as_uri()
+
+
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, False), (390, True)])
 def test_the_page_fits_its_window_and_keeps_to_itself(
     browser: Page, address: str, width: int, dark: bool
@@ -57,6 +65,15 @@ def test_the_page_fits_its_window_and_keeps_to_itself(
     assert browser.evaluate(CLIPPED) == []
     assert browser.complaints == []
     assert set(browser.requests) == {address}
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_extreme_figures_fit_too(browser: Page, strange: str, width: int) -> None:
+    browser.open(strange, width=width)
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    assert browser.evaluate(STICKING_OUT) == []
+    assert browser.evaluate(OVERLAPPING) == []
+    assert browser.evaluate(CLIPPED) == []
 
 
 @pytest.mark.parametrize("dark", [False, True])
