@@ -7,6 +7,7 @@ import ast
 import json
 import re
 import warnings
+from array import array
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.errors import LogError
-from training.importers.external_log import Progress
+from training.importers.external_log import LAST_SECOND, Progress
 from training.importers.object_lines import ObjectLines
 
 Ints = NDArray[np.int64]
@@ -52,16 +53,18 @@ def read_reviews(source: ObjectLines, progress: Progress) -> Reviews:
     """
     users: dict[str, int] = {}
     items: dict[str, int] = {}
-    rows: list[tuple[int, int, int]] = []
+    columns = array("q"), array("q"), array("q")
     for number, text in source.lines(progress):
         reviewer, asin, second = _review(source, number, text)
-        rows.append((users.setdefault(reviewer, len(users)), items.setdefault(asin, len(items)), second))
-    if not rows:
+        columns[0].append(users.setdefault(reviewer, len(users)))
+        columns[1].append(items.setdefault(asin, len(items)))
+        columns[2].append(second)
+    if not users:
         raise LogError(f"{source.path}: no reviews")
-    user, item, second_ = np.array(rows, dtype=np.int64).T
-    user_names, user = _ranked(users, user)
-    item_names, item = _ranked(items, item)
-    order = np.lexsort((second_, user))  # stable: ties keep the file's order
+    seconds = np.asarray(columns[2])
+    user_names, user = _ranked(users, np.asarray(columns[0]))
+    item_names, item = _ranked(items, np.asarray(columns[1]))
+    order = np.lexsort((seconds, user))  # stable: ties keep the file's order
     user, item = user[order], item[order]
     counts = np.bincount(user)
     position = np.arange(len(user)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -102,6 +105,8 @@ def _review(source: ObjectLines, number: int, text: str) -> tuple[str, str, int]
         if type(review.get(key)) is not kind or review[key] == "":
             noun = "a text" if kind is str else "a whole number"
             raise source.refuse(number, f"{key!r} is {review.get(key)!r:.{_SHOWN}}, not {noun}")
+    if abs(review["unixReviewTime"]) > LAST_SECOND:
+        raise source.refuse(number, f"'unixReviewTime' is {review['unixReviewTime']!r:.{_SHOWN}}, no time in seconds")
     return review["reviewerID"], review["asin"], review["unixReviewTime"]
 
 

@@ -200,6 +200,12 @@ REFUSED = {
         '"unixReviewTime": "1390867200"',
         "line 3: 'unixReviewTime'",
     ),
+    "milliseconds": (
+        R,
+        ": 1390867200",
+        ": 1390867200000",
+        "line 3: 'unixReviewTime' is 1390867200000, no time in",
+    ),
     "a list": (R, reviews().split("\n", 1)[0], "[1]", "line 1: is not a JSON object"),
     "json items": (M, "'asin': 'B01'", '"asin": null', f"{M}: line 2: is not a Python literal"),
     "code": (M, "'asin': 'B01'", "'asin': print('B01')", "line 2: is not a Python literal"),
