@@ -12,7 +12,7 @@ from typing import Annotated, Final
 
 import typer
 
-from cli.commands import bundle, data, demo, importing, judging, serving, training
+from cli.commands import bundle, data, demo, importing, judging, serving, synthesize, training
 from contract.errors import LongsightError
 
 INTERRUPTED: Final = 130
@@ -61,7 +61,7 @@ def build_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_options)
-    for theme in (demo, importing, data, training, judging, bundle, serving):
+    for theme in (demo, importing, synthesize, data, training, judging, bundle, serving):
         theme.register(app)
     return app
 

@@ -1,0 +1,1 @@
+"""Logs with planted truth: behaviours, impressions, and the probability behind every click."""
