@@ -37,7 +37,7 @@ from training.report.page import (
 from training.run import MARKER, Run, feature_spec
 from training.scored import ScoredSplit, score_split
 from training.scoring import score_requests
-from training.weights import row_weights
+from training.weights import recency, row_weights
 
 MOST_BASELINES: Final = 4
 ALL: Final = "all"
@@ -106,7 +106,7 @@ def gain_section(case: Case, gains: Sequence[Gain]) -> Section:
         )
     charts = [Chart(_chart(each), f"GAUC of this run less that of {each.name}") for each in gains]
     blocks: list[Block] = [Charts(charts), *(_table(each) for each in gains)]
-    if len(gains) == 1:
+    if [each.name for each in gains] == [POPULARITY]:
         blocks.append(
             Remark(
                 "Only popularity was found. Train mean_pool on the same dataset beside this run, or give "
@@ -117,8 +117,10 @@ def gain_section(case: Case, gains: Sequence[Gain]) -> Section:
 
 
 def _popularity(case: Case) -> ScoredSplit | None:
-    """Count clicks per ad in training and score by them; None where no ad field tells ads apart."""
+    """Count clicks per ad in training and score by them; None where no ad field tells ads apart, or the run is that."""
     encoder, dataset = case.run.encoder, case.dataset
+    if case.run.model_name == "popularity":
+        return None
     try:
         model = build_model("popularity", feature_spec(encoder), {}, history_length=1)
     except InputError:
@@ -135,7 +137,9 @@ def _popularity(case: Case) -> ScoredSplit | None:
     calibration = Calibration()
     if "validation" in case.chosen:
         seen, logit = score_requests(model, source, case.chosen["validation"])
-        calibration = _calibration(logit, clicked[seen], row_weights(dataset, seen))
+        half_life = float(case.run.record["settings"].get("calibration_half_life_days", 0.0))
+        weight = row_weights(dataset, seen) * recency(dataset, seen, half_life)
+        calibration = _calibration(logit, clicked[seen], weight)
     return ScoredSplit(dataset, row, calibration.apply(raw))
 
 
@@ -196,7 +200,7 @@ def _table(gain: Gain) -> Table:
         Column("95 % interval"),
         Column("log loss", wide=True),
         Column("95 % interval", wide=True),
-        Column("", text=True),
+        Column("GAUC is", text=True),
     ]
     rows = [
         [

@@ -16,6 +16,8 @@ from contract.schema import SchemaField
 from training.report.case import Case
 
 MOST_LABELS: Final = 12
+"""Values of a field that are shown, the rest together, where it has more than `ALL_LABELS`."""
+ALL_LABELS: Final = 24
 MOST_CONTEXT_FIELDS: Final = 6
 MOST_AD_FIELDS: Final = 4
 FEW_VALUES: Final = 60
@@ -91,11 +93,14 @@ def _divide(case: Case, field: SchemaField, values: NDArray[np.generic], caption
         return _by_number(field.name, np.asarray(values, dtype=np.float64), caption)
     known, index, counts = np.unique(values, return_inverse=True, return_counts=True)
     order = np.argsort(-counts, kind="stable")
-    kept = order if len(order) <= MOST_LABELS + 1 else order[:MOST_LABELS]
+    kept = order if len(order) <= ALL_LABELS else order[:MOST_LABELS]
     texts = case.dataset.texts(str(field.vocabulary))
     labels = [
         "missing" if known[i] == 0 else texts.get(int(known[i])) or f"#{int(known[i]):016x}" for i in kept
     ]
+    if all(label.lstrip("-").isdecimal() for label in labels):  # hours, positions: as one counts
+        ranked = sorted(range(len(labels)), key=lambda i: int(labels[i]))
+        kept, labels = kept[ranked], [labels[i] for i in ranked]
     place = np.full(len(known), len(kept))
     place[kept] = np.arange(len(kept))
     if len(kept) < len(known):

@@ -15,6 +15,8 @@ from training.evaluate import evaluate
 from training.prepare import prepare
 from training.report import case as case_module
 from training.report import write_report
+from training.report.case import open_case
+from training.report.gain import gains_of
 from training.train import train
 
 HEADINGS = (
@@ -92,6 +94,12 @@ def test_popularity_counted_here_is_the_run_popularity(made, page):
     trained = evaluate(made / "runs" / "popularity")["gauc"]
     table = page[page.index("<caption>Against popularity") :]
     assert f"{trained:.4f}" in table[: table.index("</table>")]
+    case = open_case(
+        made / "runs" / "tin", baselines=(), category=None, replicates=100, seed=0, progress=None
+    )
+    counted = next(gain for gain in gains_of(case) if gain.name.startswith("popularity"))
+    loss = counted.by_length["all"][2]["log_loss"].b
+    assert loss == pytest.approx(evaluate(made / "runs" / "popularity")["log_loss"], rel=1e-6)
 
 
 @pytest.mark.parametrize(("model", "says"), [("din", "|activation weight|"), ("tin", "exp(attention logit)")])
