@@ -11,31 +11,31 @@ class World:
     """How people behave, what they are shown and what they click."""
 
     # time
-    start: int = 1_704_067_200  # 2024-01-01T00:00:00Z
+    start: int = 1_704_067_200  # first second: 2024-01-01T00:00:00Z
     days: int = 84
-    request_days: int = 28
+    request_days: int = 28  # the last of them
     validation_days: float = 3.5
     test_days: float = 3.5
 
     # what there is
     categories: int = 48
     subcategories: int = 4  # of each category
-    regions: int = 8
-    category_tail: float = 0.7  # popularity of category r is (r + 1) ** -tail
+    category_tail: float = 0.7  # the r-th of them is as popular as r ** -tail
     subcategory_tail: float = 1.0
     ad_tail: float = 0.6
     quality_sd: float = 0.5  # of an ad's own log-odds
 
     # people
+    regions: int = 8
     length_sigma: float = 0.8  # of the log of the history length
     longest: int = 20  # times the mean length
     fewest_interests: int = 3
     most_interests: int = 7
-    interest_weight_sd: float = 0.5
+    interest_weight_sd: float = 0.5  # of its log
     drift: float = 3.0
     shortest_period_days: float = 14.0
     longest_period_days: float = 42.0
-    session_events: int = 8
+    session_events: int = 8  # mean
     session_s: int = 1800
     noise_share: float = 0.2
     favourite_share: float = 0.6
@@ -47,15 +47,16 @@ class World:
     same_share: float = 0.35
     complement_share: float = 0.2
     rival_share: float = 0.2
+
     # clicks
+    base: float = -2.2
+    strength: float = 1.0
+    unit: float = 1.0
     purchase_weight: float = 3.0
     decay_days: float = 3.0
     same_category: float = 0.5
     complement: float = 0.5
     rival: float = -0.75
-    base: float = -2.2
-    strength: float = 1.0
-    unit: float = 1.0
 
 
 WORLD: Final = World()
