@@ -34,6 +34,9 @@ def register(app: typer.Typer) -> None:
         "taobao-behavior",
         epilog="Example: longsight import taobao-behavior raw/taobao log --negatives popular:4 --user-share 0.1",
     )(taobao_behavior)
+    importers.command(
+        "kuairand", epilog="Example: longsight import kuairand raw/KuaiRand-1K/data log --memory 4GB"
+    )(kuairand)
     importers.command("amazon", epilog="Example: longsight import amazon raw/amazon log --protocol tin")(
         amazon
     )
@@ -149,6 +152,30 @@ def taobao_behavior(
             user_share=user_share,
             seed=seed,
             progress=report,
+        )
+    show(result, title=str(log), as_json=as_json)
+
+
+def kuairand(
+    raw: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RAW", help="Folder `data` of KuaiRand-27K, -1K or -Pure.", show_default=False
+        ),
+    ],
+    log: LogArgument,
+    *,
+    memory: MemoryOption = "4GB",  # type: ignore[assignment]  # parsed like what is typed
+    user_share: ShareOption = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of --user-share.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Import KuaiRand: does a user click the video that the app shows?"""
+    with extras("train"), progress() as report:
+        from training.importers.kuairand import import_kuairand
+
+        result = import_kuairand(
+            raw, log, memory_bytes=memory, user_share=user_share, seed=seed, progress=report
         )
     show(result, title=str(log), as_json=as_json)
 

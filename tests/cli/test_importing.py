@@ -11,13 +11,14 @@ import polars as pl
 import pytest
 
 from cli.main import run
-from tests.training.importers.raw_files import TAOBAO_AD, meta, reviews, user_behavior, write
+from tests.training.importers.raw_files import KUAIRAND, TAOBAO_AD, meta, reviews, user_behavior, write
 
 REPOSITORY = Path(__file__).parents[2]
 AMAZON = {"reviews_Electronics_5.json": reviews(), "meta_Electronics.json": meta()}
 SOURCES = {
     "taobao-ad": (TAOBAO_AD, []),
     "taobao-behavior": ({"UserBehavior.csv": user_behavior()}, ["--min-history", "3"]),
+    "kuairand": (KUAIRAND, []),
     "amazon": (AMAZON, ["--protocol", "din"]),
 }
 

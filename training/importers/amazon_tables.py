@@ -106,7 +106,9 @@ def _review(source: ObjectLines, number: int, text: str) -> tuple[str, str, int]
             noun = "a text" if kind is str else "a whole number"
             raise source.refuse(number, f"{key!r} is {review.get(key)!r:.{_SHOWN}}, not {noun}")
     if abs(review["unixReviewTime"]) > LAST_SECOND:
-        raise source.refuse(number, f"'unixReviewTime' is {review['unixReviewTime']!r:.{_SHOWN}}, no time in seconds")
+        raise source.refuse(
+            number, f"'unixReviewTime' is {review['unixReviewTime']!r:.{_SHOWN}}, no time in seconds"
+        )
     return review["reviewerID"], review["asin"], review["unixReviewTime"]
 
 

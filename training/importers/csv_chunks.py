@@ -1,9 +1,10 @@
 """Reads a comma-separated file of any size in pieces; names file, line and column of what is not as it should be.
 
-The public logs that are read here quote nothing: a comma is always a separator. A piece is parsed by polars;
-only when that fails, or finds a value out of place, is the piece read again line by line to name the first one.
+Most public logs quote nothing: there a comma is always a separator. A piece is parsed by polars; only when that
+fails, or finds a value out of place, is the piece read again line by line to name the first one.
 """
 
+import csv
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -77,7 +78,7 @@ class CsvFile:
     """One file of known columns.
 
     With a header, columns are found by name (blanks around a name do not count) and others are left aside;
-    without one, every line holds exactly `columns`, in their order.
+    without one, every line holds exactly `columns`, in their order. `quoted`: a value in quotes may hold commas.
 
     Raises:
         LogError: on construction, if the file is missing, empty, not plain UTF-8 text or lacks a column.
@@ -90,9 +91,11 @@ class CsvFile:
         columns: Mapping[str, CsvColumn],
         *,
         header: bool = True,
+        quoted: bool = False,
         rule: Rule | None = None,
     ) -> None:
         self.path = path
+        self._quoted = quoted
         self._rule = rule
         self._columns = dict(columns)
         self._header = header
@@ -183,15 +186,19 @@ class CsvFile:
         if b"\r" in text:
             text = text.replace(b"\r\n", b"\n")
         frame = pl.read_csv(
-            text, has_header=False, schema=self._schema, null_values=["", NULL], quote_char=None
+            text,
+            has_header=False,
+            schema=self._schema,
+            null_values=["", NULL],
+            quote_char='"' if self._quoted else None,
         )
         return frame.select(list(self._columns))
 
     def _parse(self, text: bytes, line: int) -> pl.DataFrame:
         try:
             frame = self._frame(text)
-            # polars fills up short lines
-            whole = text.count(b",") == len(frame) * (len(self._names) - 1)
+            # polars fills up short lines; where commas may be quoted, they can't be counted
+            whole = self._quoted or text.count(b",") == len(frame) * (len(self._names) - 1)
         except pl.exceptions.PolarsError as error:
             self._explain(text, line)
             problem = (str(error).splitlines() or [type(error).__name__])[0]
@@ -216,11 +223,14 @@ class CsvFile:
         inside = series.drop_nulls().is_between(column.low, column.high)
         return bool(inside.all())
 
+    def _fields(self, line: str) -> list[str]:
+        return next(csv.reader([line]), [""]) if self._quoted else line.split(",")
+
     def _explain(self, text: bytes, line: int) -> None:
         """Raise the error of the first line of `text` that is not as declared, if there is one."""
         for number, raw in enumerate(text.removesuffix(b"\n").split(b"\n"), start=line):
             try:
-                fields = raw.removesuffix(b"\r").decode().split(",")
+                fields = self._fields(raw.removesuffix(b"\r").decode())
             except UnicodeDecodeError as error:
                 raise self.refuse(number, "is not UTF-8; convert the file first") from error
             if len(fields) != len(self._names):

@@ -68,30 +68,35 @@ class External:
             self.progress(min(done // MEBIBYTE, total), total, label)
 
     def sort(
-        self, source: CsvFile, user: str, dtype: np.dtype[np.void], records: Callable[[pl.DataFrame], Records]
+        self,
+        *sources: CsvFile,
+        user: str,
+        dtype: np.dtype[np.void],
+        records: Callable[[pl.DataFrame], Records],
     ) -> Iterator[Records]:
-        """Read all of `source` at once, then return the sorted portions of what `records` makes of it.
+        """Read all of the files at once, then return the sorted portions of what `records` makes of them.
 
         Args:
-            source: the file.
-            user: its column of users.
+            sources: one file or more, of the same columns; for equal users and seconds the earlier comes first.
+            user: their column of users.
             dtype: of the records.
             records: turns a parsed piece into records.
 
         """
-        rows, users = self._sampled(source, user)
+        samples = [self._sampled(source, user) for source in sources]
+        users = np.concatenate([users for _, users in samples])
+        rows = sum(rows for rows, _ in samples)
         parts = Partitions(
-            self.scratch / source.path.stem,
+            self.scratch / sources[0].path.stem,
             dtype,
             splitters=splitters(users, rows=rows, most_rows=self.memory.rows),
             most_rows=self.memory.rows,
         )
-        parts.write(records(frame) for frame in self.frames(source))
-        return self._portions(parts, source)
+        parts.write(records(frame) for source in sources for frame in self.frames(source))
+        return self._portions(parts, f"sorting {sources[0].path.name} (rows)")
 
-    def _portions(self, parts: Partitions, source: CsvFile) -> Iterator[Records]:
+    def _portions(self, parts: Partitions, label: str) -> Iterator[Records]:
         done, total = 0, int(parts.rows.sum())
-        label = f"sorting {source.path.name} (rows)"
         for portion in parts.sorted_records():
             self.progress(done, total, label)
             yield portion

@@ -8,12 +8,12 @@ from contract.errors import InputError
 MEBIBYTE: Final = 1 << 20
 MEGABYTE: Final = 10**6
 DEFAULT_MEMORY: Final = 4_000 * MEGABYTE
-SMALLEST: Final = 280 * MEGABYTE
+SMALLEST: Final = 260 * MEGABYTE
 """Least that is left for rows: with less, files are split again and again."""
-PROGRAM: Final = 220 * MEGABYTE
+PROGRAM: Final = 240 * MEGABYTE
 """Taken before the first row: the interpreter, numpy, polars and the buffers of the writer (measured)."""
-ROW: Final = 160
-"""Most bytes that one row takes while its portion is sorted and written (measured: 110 to 150)."""
+ROW: Final = 176
+"""Most bytes that one row takes while its portion is sorted and written (measured: about 120)."""
 
 
 @dataclass(frozen=True)

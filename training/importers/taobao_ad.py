@@ -183,12 +183,14 @@ class _Reader:
     def impressions(self, source: CsvFile, profiles: pl.Series) -> Iterator[pl.DataFrame]:
         """Read everything, then return impressions.parquet: by user, second and ad, which a request holds once."""
         pids: dict[str, int] = {}
-        portions = self.external.sort(source, "user", _SHOWN, lambda frame: self._shown(frame, pids))
+        portions = self.external.sort(
+            source, user="user", dtype=_SHOWN, records=lambda frame: self._shown(frame, pids)
+        )
         return self._impressions(portions, profiles.to_numpy(), list(pids))
 
     def behaviors(self, source: CsvFile) -> Iterator[pl.DataFrame]:
         """Read everything, then return behaviors.parquet: by user and second."""
-        return self._behaviors(self.external.sort(source, "user", _EVENT, self._events))
+        return self._behaviors(self.external.sort(source, user="user", dtype=_EVENT, records=self._events))
 
     def _impressions(
         self, portions: Iterator[Records], known: NDArray[np.uint32], names: list[str]

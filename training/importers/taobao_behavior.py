@@ -181,7 +181,7 @@ class _Reader:
 
     def behaviors(self, source: CsvFile) -> Iterator[pl.DataFrame]:
         """Read everything, then return behaviors.parquet: by user and second; the requests are chosen on the way."""
-        portions = self.external.sort(source, "user_id", _EVENT, self._events)
+        portions = self.external.sort(source, user="user_id", dtype=_EVENT, records=self._events)
         return self._behaviors(portions, self._items(source))
 
     def _behaviors(self, portions: Iterator[Records], items: Items) -> Iterator[pl.DataFrame]:

@@ -124,6 +124,52 @@ def meta() -> str:
     return "\n".join(lines) + "\n"
 
 
+_LOG = (
+    "user_id,video_id,date,hourmin,time_ms,is_click,is_like,is_follow,is_comment,is_forward,is_hate,long_view,"
+    "play_time_ms,duration_ms,profile_stay_time,comment_stay_time,is_profile_enter,is_rand,tab\n"
+)
+_FIRST_MS = 1649347200000  # 2022-04-08 00:00 in China
+
+
+def _shown(*rows: tuple[int, int, float, int, int, int, int]) -> str:
+    """A KuaiRand log of rows (user, video, day, is_click, long_view, is_rand, tab)."""
+    return _LOG + "".join(
+        f"{user},{video},20220408,400,{_FIRST_MS + int(day * DAY * 1000)},{click},0,0,0,0,0,{long},151024,104400,"
+        f"0,0,0,{rand},{tab}\n"
+        for user, video, day, click, long, rand, tab in rows
+    )
+
+
+KUAIRAND = {
+    "log_standard_4_08_to_4_21_1k.csv": _shown(
+        (9, 3, 2, 1, 1, 0, 1),
+        (4, 3, 0.5, 1, 0, 0, 1),
+        (4, 5, 0.5000001, 0, 0, 0, 1),  # a few milliseconds later: the same second
+        (9, 8, 1, 0, 0, 0, 0),
+        (9, 8, 1, 1, 0, 0, 0),  # shown twice in one second
+        (4, 77, 0.25, 1, 1, 0, 4),  # not among the videos
+        (9, 5, 1, 0, 0, 0, 0),
+    ),
+    "log_standard_4_22_to_5_08_1k.csv": _shown(
+        (4, 5, 27, 1, 0, 0, 1),
+        (4, 8, 27, 0, 0, 0, 1),
+        (9, 3, 28.5, 0, 0, 0, 1),
+        (9, 5, 28.9999, 1, 1, 0, 1),
+        (4, 3, 29, 0, 0, 0, 1),
+        (9, 8, 30.9, 1, 0, 0, 2),
+        (9, 3, 30.9, 0, 0, 0, 2),
+    ),
+    "log_random_4_22_to_5_08_1k.csv": _shown((4, 8, 20, 1, 0, 1, 1), (9, 3, 20, 0, 0, 1, 1)),
+    "video_features_basic_1k.csv": (
+        "video_id,author_id,video_type,upload_dt,upload_type,visible_status,video_duration,server_width,"
+        "server_height,music_id,music_type,tag\n"
+        '5,441,NORMAL,2020-07-08,ShortImport,1,17200.0,720,1280,989206467,4,"12,65"\n'
+        "3,441,NORMAL,2020-07-08,Web,1,,720,1280,,4,9\n"
+        "8,7,AD,2020-07-09,,0,9000,720,1280,1,4.0,\n"
+    ),
+}
+
+
 def write(folder: Path, files: dict[str, str]) -> Path:
     """Write files into a new folder and return it."""
     folder.mkdir()
