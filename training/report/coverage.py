@@ -10,7 +10,18 @@ from contract.schema import Group, SchemaField
 from training.dataset import SPLITS, SplitName
 from training.report.case import Case
 from training.report.chart import bars
-from training.report.page import Block, Chart, Charts, Column, Remark, Section, Table, count, share
+from training.report.page import (
+    Block,
+    Chart,
+    Charts,
+    Column,
+    Remark,
+    Section,
+    Table,
+    breakable,
+    count,
+    share,
+)
 from training.weights import row_weights
 
 LENGTHS: Final = (0, 1, 10, 50, 100, 200, 500, 1000, 2000, 5000)
@@ -159,7 +170,7 @@ def _unknown_row(case: Case, group: Group, field: SchemaField) -> list[str]:
         )
         missing = float(1 - present.mean()) if present.size else np.nan
     size = count(len(vocabulary.known)) if exact else "hashed"
-    return [f"{group}.{field.name}", str(field.vocabulary), size, *cells, share(missing)]
+    return [breakable(f"{group}.{field.name}"), str(field.vocabulary), size, *cells, share(missing)]
 
 
 def _keys(case: Case, group: Group, name: str, split: SplitName) -> NDArray[np.uint64]:

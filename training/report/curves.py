@@ -30,7 +30,10 @@ def curves_section(case: Case) -> Section:
         )
         return Section("curves", "Learning curves", reading, [Remark(text)])
     charts = [
-        Chart(_losses(steps, epochs), "Mean log loss over the steps since the dot before, and on validation"),
+        Chart(
+            _losses(steps, epochs),
+            f"Log loss of {'steps and ' if steps else ''}whole epochs, and on validation",
+        ),
         Chart(_ranking(epochs), "Ranking on validation after each epoch"),
     ]
     return Section("curves", "Learning curves", reading, [Charts(charts), _table(epochs, case)])

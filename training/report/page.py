@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 UNDEFINED: Final = "not defined here"
 
@@ -115,3 +115,11 @@ def span(low: float, high: float, digits: int = 4, *, sign: bool = False) -> str
         return "no interval"
     form = f"+.{digits}f" if sign else f".{digits}f"
     return f"{low:{form}} to {high:{form}}"
+
+
+def breakable(name: str) -> Markup:
+    """Return a name that may be broken after its dots and underscores."""
+    text = escape(name)
+    for mark in "._":
+        text = text.replace(mark, Markup("{}<wbr>").format(mark))
+    return text

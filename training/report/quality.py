@@ -185,9 +185,11 @@ def _slice_table(case: Case, each: Slice) -> Table:
 
 
 def _reach(found: Sequence[Interval]) -> float:
-    """Return how far an axis around 1 must go, as a factor, to hold nine of ten intervals."""
+    """Return how far an axis around 1 must go, as a factor, to hold all dots and nine of ten intervals."""
     ends = [end for each in found for end in (each.low, each.high) if math.isfinite(end) and end > 0]
     furthest = float(np.quantile(np.abs(np.log(ends)), 0.9)) if ends else 0.0
+    dots = [abs(math.log(each.value)) for each in found if math.isfinite(each.value) and each.value > 0]
+    furthest = max([furthest, *dots])
     return next((factor for factor in REACHES if math.log(factor) >= furthest), REACHES[-1])
 
 
