@@ -27,6 +27,10 @@ def walk(group, path=()):
 COMMANDS = dict(walk(typer.main.get_command(build_app())))
 DESIGNED = {
     ("import", "complete-journey"),
+    ("import", "taobao-ad"),
+    ("import", "taobao-behavior"),
+    ("import", "kuairand"),
+    ("import", "amazon"),
     ("prepare",),
     ("train",),
     ("evaluate",),
