@@ -41,19 +41,36 @@ def time_order(users: NDArray[Any], records: Records) -> NDArray[np.int64]:
 
     Stable: events of one user and second keep the order they came in. Of several identical records (all
     bytes equal, so also the timestamp) of one user the first stays, as the store does when it appends.
+
+    Args:
+        users: `[n]` the user of each record as a number below 2^32, such as a place in a table.
+        records: `[n]`.
+
     """
+    place = (users.astype(np.uint64) << np.uint64(32)) | records["timestamp"].astype(np.uint64)
+    order = np.argsort(place, kind="stable")
+    place = place[order]
+    alike = np.flatnonzero(place[1:] == place[:-1])
+    if not alike.size:
+        return order
+    # only records of one user and second can be identical: these alone are looked at
+    crowded = np.unique(np.concatenate([alike, alike + 1]))
+    again = crowded[_repeats(place[crowded], records[order[crowded]])]
+    return np.delete(order, again)
+
+
+def _repeats(place: NDArray[np.uint64], records: Records) -> NDArray[np.bool_]:
+    """Return which records `[n]` equal an earlier one of the same place; places stand together."""
     count = len(records)
     words = np.ascontiguousarray(records).view(np.uint64).reshape(count, records.dtype.itemsize // 8)
     digest = np.zeros(count, dtype=np.uint64)
     for column in range(words.shape[1]):
         digest = (digest ^ words[:, column]) * _MIX
         digest ^= digest >> np.uint64(29)
-    timestamps = np.ascontiguousarray(records["timestamp"])
-    grouped = np.lexsort((digest, timestamps, users))  # stable, so the first of a group is the earliest
+    grouped = np.lexsort((digest, place))  # stable, so the first of a group is the earliest
     before, after = grouped[:-1], grouped[1:]
-    same = (users[before] == users[after]) & (digest[before] == digest[after])
+    same = (place[before] == place[after]) & (digest[before] == digest[after])
     same[same] = (words[before[same]] == words[after[same]]).all(axis=1)
-    keep = np.ones(count, dtype=bool)
-    keep[after[same]] = False
-    kept = np.flatnonzero(keep)
-    return kept[np.lexsort((timestamps[kept], users[kept]))]
+    repeats = np.zeros(count, dtype=bool)
+    repeats[after[same]] = True
+    return repeats

@@ -125,7 +125,8 @@ class Chunks:
                 if field.name in frame.columns
             ]
             if found:
-                self._write(folder, f"vocabulary_{vocabulary}", merged_texts(found))
+                texts = found[0] if len(found) == 1 else merged_texts(found)
+                self._write(folder, f"vocabulary_{vocabulary}", texts)
 
     def _write(self, folder: Path, name: str, frame: pl.DataFrame) -> None:
         write_keyed(folder / f"{name}.arrow", frame, self._work.edges)
