@@ -5,7 +5,7 @@
 | `run.json` | model, configuration, settings, seed, schema, transforms, calibration, sampling, metrics; written last |
 | `checkpoint.pt` | the best weights, a state dict of plain tensors |
 | `vocabularies/<name>.npy`, `.names` | known keys, ascending, and their raw texts where the dataset knows them |
-| `metrics.jsonl` | one line per epoch |
+| `metrics.jsonl` | one line per epoch, and about a hundred about steps |
 """
 
 import json
@@ -146,8 +146,8 @@ def write_encoder(folder: Path, encoder: Encoder, dataset: Dataset) -> dict[str,
     target.mkdir()
     for name, vocabulary in encoder.vocabularies.items():
         np.save(target / f"{name}.npy", vocabulary.known)
-        texts = dataset.texts(name)
-        NameTable.write(target / f"{name}.names", [texts.get(int(key)) or "" for key in vocabulary.known])
+        lengths, pieces = dataset.texts(name).encoded(vocabulary.known)
+        NameTable.write_encoded(target / f"{name}.names", lengths, pieces)
     return {name: asdict(transform) for name, transform in encoder.transforms.items()}
 
 

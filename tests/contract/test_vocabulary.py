@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from contract import vocabulary
 from contract.errors import InputError
 from contract.schema import VocabularySpec
 from contract.vocabulary import NameTable, Vocabulary
@@ -77,6 +78,21 @@ def test_names_come_back_and_strangers_have_none(
     assert [table.get(int(key)) for key in known] == texts
     assert table.get(3) is None
     assert table.get(10 + len(texts)) is None
+
+
+def test_names_of_some_keys_go_from_one_file_to_another(tmp_path, monkeypatch):
+    monkeypatch.setattr(vocabulary, "_TEXTS_AT_ONCE", 2)
+    known = np.array([2, 3, 5, 7, 11], dtype=np.uint64)
+    NameTable.write(tmp_path / "all.names", ["zwei", "", "fünf", "sieben", "elf"])
+    wanted = np.array([1, 3, 5, 11, 12], dtype=np.uint64)
+    lengths, pieces = NameTable.open(tmp_path / "all.names", known).encoded(wanted)
+    NameTable.write_encoded(tmp_path / "some.names", lengths, pieces)
+    some = NameTable.open(tmp_path / "some.names", wanted)
+    assert [some.get(int(key)) for key in wanted] == ["", "", "fünf", "elf", ""]
+    NameTable.write(tmp_path / "none.names", [])
+    lengths, pieces = NameTable.open(tmp_path / "none.names", known[:0]).encoded(wanted[:1])
+    assert lengths.tolist() == [0]
+    assert b"".join(pieces) == b""
 
 
 def test_names_of_another_vocabulary_are_refused(tmp_path: Path) -> None:
