@@ -82,13 +82,9 @@ def import_amazon(
         raise LogError(f"{review_lines.path}: a user with more than {LAST_DAY:,} reviews")
     plan = _plan(reviews, protocol, validation_share, seed)
     negatives = draw_negatives(reviews, seed)
+    kinds = pl.Series(categories, dtype=pl.String)
     with full_disk(log), atomic_folder(log, marker="schema.toml") as folder:
-        names = pl.Series(reviews.items, dtype=pl.String)
-        kinds = pl.Series(categories, dtype=pl.String)
-        write_frame(folder / "behaviors.parquet", _behaviors(reviews, plan, names, kinds))
-        impressions = _impressions(reviews, plan, negatives, names)
-        write_frame(folder / "impressions.parquet", impressions)
-        write_frame(folder / "ads.parquet", pl.DataFrame({"ad_id": names, "category": kinds}))
+        counts = _write(folder, reviews, plan=plan, negatives=negatives, kinds=kinds)
         (folder / "schema.toml").write_text(schema_toml(protocol, plan.validation_from), encoding="utf-8")
     tell(1, 1, "done")
     return {
@@ -99,7 +95,7 @@ def import_amazon(
         "items": len(reviews.items),
         "items_without_category": int(kinds.null_count()),
         "categories": int(kinds.drop_nulls().n_unique()),
-        **_split_counts(impressions["timestamp"], plan.validation_from),
+        **counts,
         "validation_from": plan.validation_from,
         "test_from": TEST_FROM,
     }
@@ -175,6 +171,18 @@ def _plan(reviews: Reviews, protocol: str, share: float, seed: int) -> _Plan:
     count = max(round(len(able) * share), 1)
     timestamp[able[np.argsort(drawn, kind="stable")[:count]]] += 1
     return _Plan(timestamp, TEST_FROM - DAY_S + 1)
+
+
+def _write(
+    folder: Path, reviews: Reviews, *, plan: _Plan, negatives: Ints, kinds: pl.Series
+) -> dict[str, int]:
+    """Write the tables; `kinds` are the items' categories. Return the rows of each split."""
+    names = pl.Series(reviews.items, dtype=pl.String)
+    write_frame(folder / "behaviors.parquet", _behaviors(reviews, plan, names, kinds))
+    impressions = _impressions(reviews, plan, negatives, names)
+    write_frame(folder / "impressions.parquet", impressions)
+    write_frame(folder / "ads.parquet", pl.DataFrame({"ad_id": names, "category": kinds}))
+    return _split_counts(impressions["timestamp"], plan.validation_from)
 
 
 def _behaviors(reviews: Reviews, plan: _Plan, names: pl.Series, kinds: pl.Series) -> pl.DataFrame:
