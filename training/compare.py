@@ -64,16 +64,6 @@ def compare(
     names = run_labels(run_a, run_b)
     rows = scored_a.rows
     overall = _differences(scored_a, scored_b, names, replicates=replicates, seed=seed)
-    by_length = {}
-    for label, inside in scored_a.by_length():
-        part_a, part_b = (
-            ScoredSplit(dataset, each.row[inside], each.logit[inside]) for each in (scored_a, scored_b)
-        )
-        by_length[label] = {
-            "rows": len(part_a.row),
-            "users": len(np.unique(part_a.user)),
-            "metrics": _differences(part_a, part_b, names, replicates=replicates, seed=seed),
-        }
     return {
         "split": split,
         "a": {"run": str(run_a), "name": names[0], "model": first.model_name},
@@ -85,7 +75,7 @@ def compare(
         "seed": seed,
         "metrics": overall,
         "verdict": [entry["verdict"] for entry in overall.values()],
-        "by_length": by_length,
+        "by_length": _by_length(scored_a, scored_b, names, replicates=replicates, seed=seed),
     }
 
 
@@ -135,6 +125,20 @@ def verdict(metric: str, difference: Difference, names: tuple[str, str]) -> str:
         return f"{names[0]} has the {word} {title}: {span}, significant; {near} is nearer to 1"
     better = (difference.value > 0) != (metric in LOWER_IS_BETTER)
     return f"{names[0]} is {'better' if better else 'worse'} than {names[1]} in {title}: {span}, significant"
+
+
+def _by_length(
+    a: ScoredSplit, b: ScoredSplit, names: tuple[str, str], *, replicates: int, seed: int
+) -> dict[str, dict[str, Any]]:
+    result = {}
+    for label, inside in a.by_length():
+        part_a, part_b = (ScoredSplit(each.dataset, each.row[inside], each.logit[inside]) for each in (a, b))
+        result[label] = {
+            "rows": len(part_a.row),
+            "users": len(np.unique(part_a.user)),
+            "metrics": _differences(part_a, part_b, names, replicates=replicates, seed=seed),
+        }
+    return result
 
 
 def _differences(

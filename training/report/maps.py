@@ -117,47 +117,19 @@ def _lines(case: Case, pairs: Pairs, category: SchemaField) -> list[Chart]:
     x = Axis("events before the request, from ... on", ticks, -0.3, len(ticks) - 0.7)
     place, ranks = pairs.fields.index(category), slice(0, len(RANKS))
     names = (f"same {category.name}", f"other {category.name}")
-    bands = _measured_bands(case, pairs, place)
-    charts = [
-        Chart(
-            line_chart(
-                [_band(name, each, colour) for name, each, colour in zip(names, bands, (1, 2), strict=True)],
-                x=x,
-                y=Axis("lift", log=True),
-                title=f"Measured lift of same and other {category.name} by rank",
-                level=1.0,
-            ),
-            "Measured in the log: lift with 95 % intervals",
-        )
-    ]
+    bands = zip(names, _measured_bands(case, pairs, place), (1, 2), strict=True)
+    lift = [_band(name, each, colour) for name, each, colour in bands]
+    drawn = line_chart(lift, x=x, y=Axis("lift", log=True), title="Measured lift by rank", level=1.0)
+    charts = [Chart(drawn, "Measured in the log: lift with 95 % intervals")]
     if pairs.learned is not None and pairs.learned_other is not None:
-        lines = (pairs.learned[place, ranks], pairs.learned_other[place, ranks])
-        charts.append(
-            Chart(
-                line_chart(
-                    _plain(names, lines),
-                    x=x,
-                    y=Axis("strength", log=True),
-                    title="Learned strength",
-                    level=1.0,
-                ),
-                "Learned: strength, 1 = an average pair",
-            )
-        )
-    information = (pairs.same_information, pairs.other_information)
-    charts.append(
-        Chart(
-            line_chart(
-                _plain(names, information),
-                x=x,
-                y=Axis("1/1000 bit"),
-                title="Mutual information by rank",
-                level=0.0,
-            ),
-            f"Measured in the log: mutual information of a behaviour's {category.name} and the click",
-        )
-    )
-    return charts
+        strength = _plain(names, (pairs.learned[place, ranks], pairs.learned_other[place, ranks]))
+        axis = Axis("strength", log=True)
+        drawn = line_chart(strength, x=x, y=axis, title="Learned strength by rank", level=1.0)
+        charts.append(Chart(drawn, "Learned: strength, 1 = an average pair"))
+    bits = _plain(names, (pairs.same_information, pairs.other_information))
+    drawn = line_chart(bits, x=x, y=Axis("1/1000 bit"), title="Mutual information by rank", level=0.0)
+    caption = f"Measured in the log: mutual information of a behaviour's {category.name} and the click"
+    return [*charts, Chart(drawn, caption)]
 
 
 def _measured_bands(case: Case, pairs: Pairs, place: int) -> tuple[list[Interval], list[Interval]]:

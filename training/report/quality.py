@@ -154,10 +154,10 @@ def _slice_table(case: Case, each: Slice) -> Table:
         replicates=case.replicates,
         seed=case.seed,
     )
-    size = np.bincount(group, minlength=len(each.labels))
-    mass = np.bincount(group, weights=weight, minlength=len(each.labels))
-    clicks = np.bincount(group, weights=weight * clicked, minlength=len(each.labels))
-    expected = np.bincount(group, weights=weight * p[inside], minlength=len(each.labels))
+    size, mass, clicks, expected = (
+        np.bincount(group, weights=part, minlength=len(each.labels))
+        for part in (np.ones(len(group)), weight, weight * clicked, weight * p[inside])
+    )
     reach = _reach(found)
     columns = [
         Column(each.title, text=True),

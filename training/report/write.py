@@ -14,7 +14,7 @@ from training.report.curves import curves_section
 from training.report.gain import ALL, Gain, gain_section, gains_of
 from training.report.maps import maps_section
 from training.report.origin import origin_section
-from training.report.page import number, render, span
+from training.report.page import Section, number, render, span
 from training.report.quality import intervals_of, metrics_section, reliability_section, slices_section
 from training.scoring import Progress
 
@@ -61,7 +61,25 @@ def write_report(
     case.progress(0, None, "intervals")
     intervals = intervals_of(case)
     gains = gains_of(case)
-    sections = [
+    written = (now or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M UTC")
+    foot = (
+        f"Written {written} by Longsight. Intervals: 95 %, {replicates:,} draws of users, seed {seed}. "
+        "Click rates, log loss, NE, PCOC and ECE weigh a row by 1 / sampling rate where it is known."
+    )
+    page = render(
+        title=f"{run.resolve().name}: {case.run.model_name} on {case.dataset.path.name}",
+        lead=_lead(case, intervals, gains),
+        sections=_sections(case, intervals, gains),
+        foot=foot,
+    )
+    target = output or run / FILE
+    with atomic_file(target) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return target
+
+
+def _sections(case: Case, intervals: dict[str, dict[str, Interval]], gains: Sequence[Gain]) -> list[Section]:
+    return [
         metrics_section(case, intervals),
         gain_section(case, gains),
         reliability_section(case),
@@ -72,21 +90,6 @@ def write_report(
         splits_section(case),
         origin_section(case),
     ]
-    written = (now or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M UTC")
-    foot = (
-        f"Written {written} by Longsight. Intervals: 95 %, {replicates:,} draws of users, seed {seed}. "
-        "Click rates, log loss, NE, PCOC and ECE weigh a row by 1 / sampling rate where it is known."
-    )
-    page = render(
-        title=f"{run.resolve().name}: {case.run.model_name} on {case.dataset.path.name}",
-        lead=_lead(case, intervals, gains),
-        sections=sections,
-        foot=foot,
-    )
-    target = output or run / FILE
-    with atomic_file(target) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return target
 
 
 def _lead(case: Case, intervals: dict[str, dict[str, Interval]], gains: Sequence[Gain]) -> list[str]:
