@@ -103,8 +103,9 @@ class Trainer:
         if self._work is not None:
             self._work.rewind(journal_bytes)
         self.at = Position.of(position)
-        self._generator.bit_generator.state = self.at.order_state
-        self.step.load_state_dict(state)
+        if self.at.stopped is None:
+            self._generator.bit_generator.state = self.at.order_state
+            self.step.load_state_dict(state)
 
     def fit(self) -> None:
         """Train until the last epoch, until validation stops improving, or until the loss is not a number.
@@ -187,7 +188,8 @@ class Trainer:
         position = asdict(self.at) | {"seconds": self.seconds}
         if started is not None:
             position["epoch_seconds"] += now - started
-        self._work.save(self._identity, position, self.step.state_dict())
+        # After the end nothing but the best weights is asked for, and they have a file of their own.
+        self._work.save(self._identity, position, self.step.state_dict() if self.at.stopped is None else {})
         self._work.forget_others(self.at.best_epoch)
 
     def _raise_stopped(self) -> None:
