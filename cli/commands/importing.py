@@ -37,6 +37,7 @@ def register(app: typer.Typer) -> None:
     importers.command(
         "kuairand", epilog="Example: longsight import kuairand raw/KuaiRand-1K/data log --memory 4GB"
     )(kuairand)
+    importers.command("movielens", epilog="Example: longsight import movielens raw/ml-25m log")(movielens)
     importers.command("amazon", epilog="Example: longsight import amazon raw/amazon log --protocol tin")(
         amazon
     )
@@ -175,6 +176,27 @@ def kuairand(
         from training.importers.kuairand import import_kuairand
 
         result = import_kuairand(
+            raw, log, memory_bytes=memory, user_share=user_share, seed=seed, progress=report
+        )
+    show(result, title=str(log), as_json=as_json)
+
+
+def movielens(
+    raw: Annotated[
+        Path, typer.Argument(metavar="RAW", help="Folder of ratings.csv and movies.csv.", show_default=False)
+    ],
+    log: LogArgument,
+    *,
+    memory: MemoryOption = "4GB",  # type: ignore[assignment]  # parsed like what is typed
+    user_share: ShareOption = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of --user-share.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Import MovieLens: does a user give a film 4 stars or more? A small log to try things on."""
+    with extras("train"), progress() as report:
+        from training.importers.movielens import import_movielens
+
+        result = import_movielens(
             raw, log, memory_bytes=memory, user_share=user_share, seed=seed, progress=report
         )
     show(result, title=str(log), as_json=as_json)

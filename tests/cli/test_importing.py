@@ -11,7 +11,15 @@ import polars as pl
 import pytest
 
 from cli.main import run
-from tests.training.importers.raw_files import KUAIRAND, TAOBAO_AD, meta, reviews, user_behavior, write
+from tests.training.importers.raw_files import (
+    KUAIRAND,
+    MOVIELENS,
+    TAOBAO_AD,
+    meta,
+    reviews,
+    user_behavior,
+    write,
+)
 
 REPOSITORY = Path(__file__).parents[2]
 AMAZON = {"reviews_Electronics_5.json": reviews(), "meta_Electronics.json": meta()}
@@ -19,6 +27,7 @@ SOURCES = {
     "taobao-ad": (TAOBAO_AD, []),
     "taobao-behavior": ({"UserBehavior.csv": user_behavior()}, ["--min-history", "3"]),
     "kuairand": (KUAIRAND, []),
+    "movielens": (MOVIELENS, []),
     "amazon": (AMAZON, ["--protocol", "din"]),
 }
 

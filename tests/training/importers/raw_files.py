@@ -170,6 +170,21 @@ KUAIRAND = {
 }
 
 
+MOVIELENS = {
+    "ratings.csv": "userId,movieId,rating,timestamp\r\n"
+    + "".join(
+        f"{1 + row % 3},{row % 4 + 1},{(row * 3) % 10 / 2 + 0.5},{964980000 + 1000 * (row * 7 % 40)}\r\n"
+        for row in range(40)
+    )
+    + "3,99,4.0,964980500\r\n",  # not among the films
+    "movies.csv": (
+        "movieId,title,genres\r\n1,Toy Story (1995),Adventure|Animation\r\n"
+        '2,"American President, The (1995)",Comedy|Drama\r\n4,"Misérables, Les (""1995"")",(no genres listed)\r\n'
+        "3,Heat (1995),Comedy|Drama\r\n"
+    ),
+}
+
+
 def write(folder: Path, files: dict[str, str]) -> Path:
     """Write files into a new folder and return it."""
     folder.mkdir()
