@@ -9,6 +9,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.errors import InputError
+from training.compare import check_comparable
 from training.dataset import SPLITS, Dataset, SplitName
 from training.metrics import sigmoid
 from training.run import Run
@@ -103,12 +105,18 @@ def open_case(
     """Load a run and score its validation and test splits.
 
     Raises:
-        RunError, DatasetError: the run or its dataset can't be used.
+        RunError, DatasetError: the run, its dataset or a baseline can't be used.
+        InputError: `category` is no categorical ad field that matches a behaviour field.
 
     """
     report: Callable[[int, int | None, str], None] = progress or (lambda _done, _total, _label: None)
     run = Run.load(path)
     dataset = run.dataset()
+    # What was asked for is checked before minutes are spent on scoring.
+    for each in baselines:
+        check_comparable(run, Run.load(each))
+    if category is not None:
+        _check_category(dataset, category)
     chosen: dict[SplitName, NDArray[np.int64]] = {
         name: picked for name in SPLITS if len(picked := _requests(dataset, name, seed=seed))
     }
@@ -120,6 +128,14 @@ def open_case(
     return Case(
         run, dataset, chosen, scored, baselines, category, replicates=replicates, seed=seed, progress=report
     )
+
+
+def _check_category(dataset: Dataset, category: str) -> None:
+    matched = [f.name for f in dataset.schema.ad if f.type == "categorical" and f.matches is not None]
+    if category not in matched:
+        raise InputError(
+            f"--category {category}: no ad field that matches a behavior field; there are {', '.join(matched)}"
+        )
 
 
 def _requests(dataset: Dataset, split: SplitName, *, seed: int) -> NDArray[np.int64]:

@@ -7,7 +7,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.errors import InputError
 from contract.schema import SchemaField
 from training.bootstrap import Interval, ratio_intervals
 from training.report.case import Case
@@ -65,22 +64,10 @@ def maps_section(case: Case) -> Section:
 
 
 def chosen_category(case: Case, fields: Sequence[SchemaField]) -> SchemaField:
-    """Return the field of the maps: the one asked for, else the one with a moderate number of values.
-
-    Raises:
-        InputError: no categorical ad field of this name matches a behaviour field.
-
-    """
+    """Return the field of the maps: the one asked for, else the one with a moderate number of values."""
     if case.category is None:
         return min(fields, key=lambda each: abs(math.log(effective_values(case, each) / MODERATE)))
-    matched = [f for f in case.dataset.schema.ad if f.type == "categorical" and f.matches is not None]
-    found = next((each for each in matched if each.name == case.category), None)
-    if found is None:
-        names = ", ".join(each.name for each in matched)
-        raise InputError(
-            f"--category {case.category}: no ad field that matches a behavior field; there are {names}"
-        )
-    return found
+    return case.dataset.schema.field("ad", case.category)
 
 
 def _maps(case: Case, pairs: Pairs, category: SchemaField, *, by_age: bool) -> list[Chart]:

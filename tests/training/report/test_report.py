@@ -169,12 +169,24 @@ def test_the_field_of_the_maps_may_be_chosen(runs):
         write_report(runs / "tin", category="price", replicates=100)
 
 
-def test_what_fails_leaves_the_older_report(runs, monkeypatch):
-    (runs / "tin" / "report.html").write_text("older")
+def test_what_was_asked_for_is_checked_before_anything_is_scored(runs, monkeypatch):
+    monkeypatch.setattr(case_module, "score_split", lambda *_, **__: pytest.fail("scored"))
     with pytest.raises(InputError):
-        write_report(runs / "tin", category="price", replicates=100)
+        write_report(runs / "tin", category="price")
+    with pytest.raises(RunError):
+        write_report(runs / "tin", baselines=[runs / "nowhere"])
+
+
+def test_what_fails_leaves_the_older_report(runs, monkeypatch):
+    def torn(_path, _text, **_options):
+        raise OSError(28, "No space left on device")
+
+    (runs / "tin" / "report.html").write_text("older")
+    monkeypatch.setattr("pathlib.Path.write_text", torn)
+    with pytest.raises(OSError, match="No space left"):
+        write_report(runs / "tin", baselines=[runs / "din"], replicates=100)
     assert (runs / "tin" / "report.html").read_text() == "older"
-    assert not list((runs / "tin").glob(".report*"))
+    assert {path.name for path in (runs / "tin").glob(".*")} == set()
 
 
 def test_words_of_the_log_are_text_and_not_markup(run_on):
