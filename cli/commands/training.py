@@ -16,6 +16,45 @@ from cli.values import parse_settings
 SUMMARY = ("model", "settings", "calibration", "best_epoch", "stopped", "seconds", "metrics")
 
 
+DatasetArgument = Annotated[
+    Path, typer.Argument(metavar="DATASET", help="Folder made by `prepare`.", show_default=False)
+]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder to write.", show_default=False)]
+ModelOption = Annotated[
+    str, typer.Option("--model", metavar="M", help="din, tin, mean_pool or popularity.", show_default=False)
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(metavar="f.toml", help="Settings of the model and of training.", show_default=False),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="key=value",
+        help="One setting; again for more. Wins over --config.",
+        show_default=False,
+    ),
+]
+SeedOption = Annotated[
+    int, typer.Option(min=0, max=2**63 - 1, help="Seed of initial weights and batch order.")
+]
+DeviceOption = Annotated[str, typer.Option(metavar="cpu|cuda", help="Where to train.")]
+InitOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--init-from", metavar="RUN", help="Start with the weights of this run.", show_default=False
+    ),
+]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume", help="Go on with an unfinished training of RUN, to the exact step.")
+]
+SaveOption = Annotated[
+    float,
+    typer.Option("--save-every", metavar="S", min=0, help="Seconds between positions kept for --resume."),
+]
+
+
 def register(app: typer.Typer) -> None:
     """Add this theme's commands to the program."""
     app.command(epilog="Example: longsight train dataset runs/tin --model tin --set history_length=500")(
@@ -24,45 +63,17 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    dataset: Annotated[
-        Path, typer.Argument(metavar="DATASET", help="Folder made by `prepare`.", show_default=False)
-    ],
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder to write.", show_default=False)],
+    dataset: DatasetArgument,
+    run: RunArgument,
     *,
-    model: Annotated[
-        str,
-        typer.Option("--model", metavar="M", help="din, tin, mean_pool or popularity.", show_default=False),
-    ],
-    config: Annotated[
-        Path | None,
-        typer.Option(metavar="f.toml", help="Settings of the model and of training.", show_default=False),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="key=value",
-            help="One setting; again for more. Wins over --config.",
-            show_default=False,
-        ),
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(min=0, max=2**63 - 1, help="Seed of initial weights and batch order.")
-    ] = 0,
-    device: Annotated[str, typer.Option(metavar="cpu|cuda", help="Where to train.")] = "cpu",
-    init_from: Annotated[
-        Path | None,
-        typer.Option(
-            "--init-from", metavar="RUN", help="Start with the weights of this run.", show_default=False
-        ),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an unfinished training of RUN, to the exact step.")
-    ] = False,
-    save_every: Annotated[
-        float,
-        typer.Option("--save-every", metavar="S", min=0, help="Seconds between positions kept for --resume."),
-    ] = 300.0,
+    model: ModelOption,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = "cpu",
+    init_from: InitOption = None,
+    resume: ResumeOption = False,
+    save_every: SaveOption = 300.0,
     as_json: JsonOption = False,
 ) -> None:
     """Train a model, keep its best weights by validation GAUC, calibrate it."""
