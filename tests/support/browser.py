@@ -82,7 +82,7 @@ class Page:
 @contextmanager
 def chromium(home: Path) -> Iterator[Page]:
     """Yield a blank page of a browser whose profile is under `home`."""
-    assert CHROMIUM is not None
+    assert CHROMIUM is not None, "chromium is missing: .ci/run installs it"
     to_read, to_write = os.pipe()
     from_read, from_write = os.pipe()
     words = [CHROMIUM, *FLAGS, f"--user-data-dir={home}", "about:blank"]
