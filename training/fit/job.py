@@ -11,6 +11,7 @@ from training.batches import BatchSource
 from training.dataset import Dataset
 from training.fit.checks import check_parallel
 from training.fit.counting import count_clicks
+from training.fit.memory import keep_freed_memory
 from training.fit.occurrences import occurrences
 from training.fit.peers import Peers
 from training.fit.position import Position
@@ -63,6 +64,7 @@ class Job:
             StoppedError: a signal came.
 
         """
+        keep_freed_memory()
         torch.manual_seed(self.seed)
         encoder = self._encoder()
         model = self._build(encoder, peers).to(self.device)

@@ -1,0 +1,37 @@
+"""What a step frees serves the next one."""
+
+import resource
+import subprocess
+import sys
+
+import pytest
+
+PAGES = 4096  # of 4 KiB: 16 MiB
+SCRIPT = """
+import resource, sys
+import torch
+from training.fit.memory import keep_freed_memory
+torch.set_num_threads(1)
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+def use():
+    parts = [torch.ones(1 << 20) for _ in range(4)]
+    del parts
+use()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    use()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(resource.getpagesize() != 4096, reason="counts pages of 4 KiB")
+def test_memory_that_was_freed_is_used_again_without_asking_the_system():
+    faults = {}
+    for how in ("keep", "leave"):
+        ended = subprocess.run(
+            [sys.executable, "-c", SCRIPT, how], capture_output=True, text=True, check=True
+        )
+        faults[how] = int(ended.stdout)
+    assert faults["keep"] < PAGES  # what one round needs
+    assert faults["leave"] > 3 * PAGES  # of twenty rounds
