@@ -57,25 +57,29 @@ def synthesize(
     catalogue = Catalogue.build(world, draws, ads)
     size = chunk_users or max(1, min(CHUNK_USERS, CHUNK_EVENTS // events_per_user))
     report = progress or (lambda _done, _total, _label: None)
+    counts = dict.fromkeys(("behaviors", "requests", "impressions", "clicks"), 0)
     with atomic_folder(log, marker="schema.toml") as folder:
         parts = Parts(folder, ("users", "behaviors", "impressions", "truth"))
-        counts = dict.fromkeys(("behaviors", "requests", "impressions", "clicks"), 0)
         for first in range(0, users, size):
             report(first, users, "drawing users")
-            people = draw_people(
-                world, catalogue, draws, np.arange(first, min(first + size, users)), events=events_per_user
-            )
+            user_n = np.arange(first, min(first + size, users))
+            people = draw_people(world, catalogue, draws, user_n, events=events_per_user)
             for name, count in _add(parts, people, world, catalogue, draws=draws).items():
                 counts[name] += count
         for name in parts.names:
             report(users, users, f"writing {name}.parquet")
             parts.join(name)
-        every_ad = catalogue.frame()
-        every_ad.drop("quality").write_parquet(folder / "ads.parquet")
-        every_ad.select("ad_id", "quality").write_parquet(folder / "truth_ads.parquet")
-        (folder / "schema.toml").write_text(schema_toml(world), encoding="utf-8")
+        _write_small(folder, world, catalogue)
     report(users, users, "done")
     return {"seed": seed, "users": users, "ads": ads, **counts}
+
+
+def _write_small(folder: Path, world: World, catalogue: Catalogue) -> None:
+    """Write what fits in memory: the ads, their quality and the schema."""
+    ads = catalogue.frame()
+    ads.drop("quality").write_parquet(folder / "ads.parquet")
+    ads.select("ad_id", "quality").write_parquet(folder / "truth_ads.parquet")
+    (folder / "schema.toml").write_text(schema_toml(world), encoding="utf-8")
 
 
 def _add(parts: Parts, people: People, world: World, catalogue: Catalogue, *, draws: Draws) -> dict[str, int]:
