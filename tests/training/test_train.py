@@ -99,6 +99,16 @@ def test_the_same_seed_gives_the_same_weights(dataset: Path, tmp_path: Path) -> 
     assert not all(torch.equal(a[name], c[name]) for name in a)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("model", ["din", "tin", "mean_pool"])
+def test_a_run_trained_on_cuda_ranks_like_one_of_the_cpu(dataset: Path, tmp_path: Path, model: str) -> None:
+    for device in ("cpu", "cuda"):
+        train(dataset, tmp_path / device, model=model, settings=FAST, device=device)
+    on_cpu, on_cuda = (evaluate(tmp_path / device)["gauc"] for device in ("cpu", "cuda"))
+    assert on_cuda == pytest.approx(on_cpu, abs=0.02)
+    assert Run.load(tmp_path / "cuda").provenance["device"] == "cuda"
+
+
 def test_predictions_are_the_logs_rows_in_its_order_with_its_types(
     runs: Path, log: Path, tmp_path: Path
 ) -> None:

@@ -37,7 +37,7 @@ class Processes(Peers):
         bucket = torch.cat([part.flatten() for part in parts])
         with _naming_the_dead():
             dist.all_reduce(bucket)
-        for part, summed in zip(parts, bucket.split([part.numel() for part in parts]), strict=True):
+        for part, summed in zip(parts, torch.split(bucket, [part.numel() for part in parts]), strict=True):
             part.copy_(summed.view_as(part))
 
     def merge_rows(self, rows: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,7 +50,7 @@ class Processes(Peers):
         merged, place = torch.unique(torch.cat(parts), return_inverse=True)
         summed = values.new_zeros(len(merged), values.shape[1])
         # One process after the other: its rows are distinct, so the order of sums is fixed, on a GPU too.
-        for where, part in zip(place.split([len(part) for part in parts]), every_values, strict=True):
+        for where, part in zip(torch.split(place, [len(part) for part in parts]), every_values, strict=True):
             summed.index_add_(0, where, part[: len(where)])
         return merged, summed
 
