@@ -183,7 +183,7 @@ class Dataset:
         """
         path = self.path / "impressions.parquet"
         try:
-            return pl.read_parquet(path)
+            return pl.read_parquet(path, glob=False)
         except (pl.exceptions.PolarsError, OSError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise DatasetError(f"{path}: not readable ({reason}); prepare the dataset again") from error

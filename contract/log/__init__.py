@@ -93,6 +93,10 @@ class Log:
         """Return the number of rows of a table; of users that are not there 0."""
         return 0 if table == "users" and not self.place(table).exists() else self._file(table).rows
 
+    def scan(self, table: TableName) -> pl.LazyFrame:
+        """Return a table as it stands, unread and unchecked."""
+        return self._file(table).scan
+
     def chunk(self, table: TableName, *, first: int, count: int) -> pl.DataFrame:
         """Return rows `first` .. `first + count` of a table, checked and with the columns of its property.
 

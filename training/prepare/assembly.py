@@ -122,7 +122,7 @@ def _write_names(folder: Path, name: str, parts: list[Path]) -> None:
 
 def _write_impressions(path: Path, source: Log) -> None:
     """Copy the log's own ids, times and labels: predictions are written in its order, with its values and types."""
-    scan = pl.scan_parquet(source.place("impressions"))
+    scan = source.scan("impressions")
     types = scan.collect_schema()
     empty = types.get("request_id", pl.Null()) == pl.Null
     request = pl.lit(None, dtype=pl.String).alias("request_id") if empty else pl.col("request_id")

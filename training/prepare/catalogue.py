@@ -59,5 +59,5 @@ def spread(
 
 def _shown(work: Work) -> pl.DataFrame:
     """Return key and text of every ad that was shown."""
-    tables = [folder / "ads.arrow" for folder in work.pieces("impressions")]
+    tables = [folder / "ads.parquet" for folder in work.pieces("impressions")]
     return pl.concat(merged_texts([read_part(tables, part)]) for part in range(work.parts))

@@ -129,7 +129,7 @@ class Chunks:
                 self._write(folder, f"vocabulary_{vocabulary}", texts)
 
     def _write(self, folder: Path, name: str, frame: pl.DataFrame) -> None:
-        write_keyed(folder / f"{name}.arrow", frame, self._work.edges)
+        write_keyed(folder / f"{name}.parquet", frame, self._work.edges)
 
 
 def packed_fields(

@@ -1,8 +1,9 @@
 """Tables sorted by a 64-bit key, of which one range of keys is read without the rest.
 
-Columns are what polars stores in Arrow's format, `key` among them; beside each file stands where each part begins.
+Each is a Parquet file with a column `key`; beside it stands where each part begins.
 """
 
+import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -13,14 +14,16 @@ from numpy.typing import NDArray
 
 from training.prepare.work import write_array
 
-_BATCH_ROWS: Final = 1 << 15  # of the Arrow file: about what a part reads of it at a time
+_GROUP_ROWS: Final = 1 << 16  # of a row group: about what a part reads of a file at a time
 
 
 def write_keyed(path: Path, frame: pl.DataFrame, edges: NDArray[np.uint64]) -> None:
     """Write a table whose rows ascend by `key`."""
     inner = np.searchsorted(frame["key"].to_numpy(), edges[1:])
     write_array(_bounds(path), np.concatenate([[0], inner, [frame.height]]).astype(np.int64))
-    frame.write_ipc(path, record_batch_size=_BATCH_ROWS)
+    buffer = io.BytesIO()  # written by ourselves: polars does not always pass on what the system said
+    frame.write_parquet(buffer, compression="uncompressed", statistics=False, row_group_size=_GROUP_ROWS)
+    path.write_bytes(buffer.getbuffer())
 
 
 def read_part(paths: Sequence[Path], part: int) -> pl.DataFrame:
@@ -30,7 +33,7 @@ def read_part(paths: Sequence[Path], part: int) -> pl.DataFrame:
         bounds = np.load(_bounds(path), mmap_mode="r")
         first, end = int(bounds[part]), int(bounds[part + 1])
         if end > first or not pieces:  # the first one tells the columns, rows or not
-            pieces.append(pl.scan_ipc(path).slice(first, end - first).collect())
+            pieces.append(pl.scan_parquet(path, glob=False).slice(first, end - first).collect())
     return pl.concat(pieces, rechunk=True)
 
 

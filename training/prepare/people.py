@@ -53,7 +53,7 @@ class PeopleParts:
 
     def _tables(self, name: str, *kinds: str) -> list[Path]:
         """Return the keyed tables of a name in the chunks of some kinds, those that have one."""
-        found = [folder / f"{name}.arrow" for kind in kinds for folder in self._work.pieces(kind)]
+        found = [folder / f"{name}.parquet" for kind in kinds for folder in self._work.pieces(kind)]
         return [path for path in found if path.exists()]
 
     def _users(self, profiles: pl.DataFrame, part: int) -> tuple[pl.Series, NDArray[np.uint64]]:
@@ -113,7 +113,7 @@ def refuse_double_users(source: Log, work: Work) -> None:
         LogError: `users.parquet` holds a user twice.
 
     """
-    tables = [folder / "people.arrow" for folder in work.pieces("users")]
+    tables = [folder / "people.parquet" for folder in work.pieces("users")]
     rows = []
     for part in range(work.parts):
         profiles = read_part(tables, part).sort("key", "row")

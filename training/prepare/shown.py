@@ -38,7 +38,7 @@ class ShownParts:
 
     def _build(self, part: int) -> None:
         chunks = self._work.pieces("impressions")
-        frame = read_part([folder / "shown.arrow" for folder in chunks], part)
+        frame = read_part([folder / "shown.parquet" for folder in chunks], part)
         frame = frame.sort("key", "timestamp", "request", "row")  # a missing request id comes first
         head, group = _groups(frame)
         times = frame["timestamp"].to_numpy()[head]
@@ -75,7 +75,7 @@ class ShownParts:
     @staticmethod
     def _double_request(chunks: list[Path], part: int) -> int | None:
         """Return the first row of a request id that has two users or times; of several ids the first such row."""
-        found = read_part([folder / "requests.arrow" for folder in chunks], part).sort("key", "row")
+        found = read_part([folder / "requests.parquet" for folder in chunks], part).sort("key", "row")
         changed = (found["user"] != found["user"].shift()) | (
             found["timestamp"] != found["timestamp"].shift()
         )

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from contract.errors import DatasetError, InputError, LongsightError
@@ -30,6 +31,7 @@ PLAN: Final = "plan.json"
 FACTS: Final = "facts.json"
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _IN_TEXT: Final = re.compile(r"os error (\d+)")  # polars wraps the system's error in a sentence
+_NO_ROOM: Final = 1 << 20  # bytes
 _MAX_CHUNK: Final = 1_000_000
 _MAX_PART: Final = 2_000_000
 _BYTES_PER_VALUE: Final = 160  # measured: what a chunk needs at its peak, per row and column
@@ -199,6 +201,8 @@ def _full_disk_named(path: Path) -> Iterator[None]:
         yield
     except Exception as error:
         code = _full_disk_code(error)
+        if isinstance(error, pl.exceptions.PolarsError) and shutil.disk_usage(path).free < _NO_ROOM:
+            code = errno.ENOSPC  # of a failed write of its own polars may say no more than "transport error"
         if code is None:
             raise
         raise LongsightError(

@@ -10,7 +10,7 @@ from contract import keys
 from contract.errors import DatasetError, InputError
 from tests.support.logs import write_log
 from training.dataset import SPLITS, Dataset
-from training.prepare import prepare
+from training.prepare import Sizes, prepare
 
 
 @pytest.fixture(name="log", scope="module")
@@ -68,6 +68,12 @@ def test_a_lag_ends_histories_earlier(log: Path, dataset: Dataset, tmp_path: Pat
 
 def test_the_same_log_gives_the_same_dataset(log: Path, dataset: Dataset, tmp_path: Path) -> None:
     assert prepare(log, tmp_path / "again")["fingerprint"] == dataset.fingerprint
+
+
+def test_names_with_wildcards_are_names(tmp_path: Path) -> None:
+    log = write_log(tmp_path / "log [1]*", users=10)
+    prepare(log, tmp_path / "data [?]", sizes=Sizes(200, 200, 1))
+    assert Dataset.open(tmp_path / "data [?]").impressions().height == 960
 
 
 def test_a_user_without_events_and_an_ad_outside_the_catalogue_are_kept(log: Path, tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def stopped_at(log: Path, dataset: Path, sign: str, *, how: int = signal.SIGKILL
     [
         ".d.prepare/impressions-000001",
         ".d.prepare/shown-000000",
-        ".d.prepare/.behaviors-000001*/events.arrow",
+        ".d.prepare/.behaviors-000001*/events.parquet",
         ".d.prepare/people-000000",
         ".d.*.tmp/requests.npy",
     ],
