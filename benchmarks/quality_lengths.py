@@ -60,11 +60,15 @@ PAIRS: Final = (
 """Differences worth an interval: what length brings each model, and what the model brings at a length."""
 
 
-def scores(dataset: Dataset, runs: Path, setting: Setting, seed: int) -> NDArray[np.float32]:
-    """Return the calibrated log-odds of the test rows; trained and scored unless that is done."""
+def scores(
+    dataset: Dataset, runs: Path, setting: Setting, seed: int, *, train_missing: bool
+) -> NDArray[np.float32] | None:
+    """Return the calibrated log-odds of the test rows; trained and scored unless that is done or not wanted."""
     run = runs / f"{setting.model}-{setting.length}-seed-{seed}"
     kept = runs / f"{run.name}.npy"
     if not kept.exists():
+        if not train_missing:
+            return None
         if not (run / "run.json").exists():
             length = {} if setting.model == "popularity" else {"history_length": setting.length}
             train(dataset.path, run, model=setting.model, settings=dict(length), seed=seed)
@@ -90,7 +94,11 @@ def tables(
         drawn_BSM = replicate_metrics(rows, logits, replicates=REPLICATES, seed=0, curves=False)
         drawn[setting] = drawn_BSM.mean(axis=1)
         everyone = np.array([list(_metrics(rows, logit)) for logit in logits])
-        entry: dict[str, Any] = {"setting": str(setting), "minutes": minutes(runs, setting, len(logits))}
+        entry: dict[str, Any] = {
+            "setting": str(setting),
+            "seeds": len(logits),
+            "minutes": minutes(runs, setting, len(logits)),
+        }
         for name in SHOWN:
             index = METRICS.index(name)
             entry[name] = float(everyone[:, index].mean())
@@ -126,13 +134,14 @@ def _interval(drawn_B: NDArray[np.float64]) -> tuple[float, float]:
 def show(found: dict[str, list[dict[str, Any]]]) -> None:
     """Print both tables."""
     print(
-        f"{'setting':<18}{'minutes':>8}{'GAUC':>8}{'interval':>18}{'sd seeds':>10}{'log loss':>10}{'PCOC':>8}"
+        f"{'setting':<18}{'seeds':>6}{'minutes':>8}{'GAUC':>8}{'interval':>18}"
+        f"{'sd seeds':>10}{'log loss':>10}{'PCOC':>8}"
     )
     for entry in found["settings"]:
         low, high = entry["gauc_interval"]
         spread = entry["gauc_seeds_sd"]
         print(
-            f"{entry['setting']:<18}{entry['minutes']:>8.1f}{entry['gauc']:>8.4f}{f'{low:.4f}..{high:.4f}':>18}"
+            f"{entry['setting']:<18}{entry['seeds']:>6}{entry['minutes']:>8.1f}{entry['gauc']:>8.4f}{f'{low:.4f}..{high:.4f}':>18}"
             f"{'-' if spread is None else f'{spread:.4f}':>10}{entry['log_loss']:>10.4f}{entry['pcoc']:>8.3f}"
         )
     print(f"{'a':<18}{'b':<18}{'GAUC a - b':>11}{'interval':>20}{'log loss a - b':>16}{'interval':>20}")
@@ -154,6 +163,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line of stdout")
     parser.add_argument("--folder", type=Path, default=Path(".longsight/quality"), help="datasets and runs")
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0 .. n - 1")
+    parser.add_argument("--kept", action="store_true", help="train nothing: show what was scored before")
     given = parser.parse_args()
     dataset = Dataset.open(dataset_of(given.folder, "popular:20"))
     runs = given.folder / "lengths"
@@ -161,15 +171,17 @@ def main() -> None:
     scored: dict[Setting, list[NDArray[np.float32]]] = {setting: [] for setting in SETTINGS}
     for seed in range(given.seeds):
         for setting in SETTINGS:
-            scored[setting].append(scores(dataset, runs, setting, seed))
-            print(f"seed {seed}: {setting} scored", flush=True)
+            found = scores(dataset, runs, setting, seed, train_missing=not given.kept)
+            if found is not None:
+                scored[setting].append(found)
+                print(f"seed {seed}: {setting} scored", flush=True)
     test = dataset.requests_of("test")
     rows = ScoredSplit(dataset, np.sort(dataset.rows_of(test)), scored[SETTINGS[0]][0]).rows
-    found = dict(tables(rows, scored, runs))
-    show(found)
+    result = dict(tables(rows, {setting: logits for setting, logits in scored.items() if logits}, runs))
+    show(result)
     finished = sum(len(logits) for logits in scored.values())
     bars = [bar("runs measured", finished, ">=", 3 * len(SETTINGS))]
-    finish({"seeds": given.seeds, "replicates": REPLICATES, **found}, bars, as_json=given.json)
+    finish({"seeds": given.seeds, "replicates": REPLICATES, **result}, bars, as_json=given.json)
 
 
 if __name__ == "__main__":
