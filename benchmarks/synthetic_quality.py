@@ -36,6 +36,7 @@ MODELS: Final[dict[str, tuple[str, dict[str, object]]]] = {
     "mean_pool": ("mean_pool", {}),
     "din": ("din", {"age": True}),
     "tin": ("tin", {}),
+    "tin_no_representation": ("tin", {"target_representation": False}),
     "tin_massless": ("tin", MASSLESS),
     "tin_massless_no_time": ("tin", MASSLESS | {"temporal": "none"}),
     "tin_massless_no_attention": ("tin", MASSLESS | {"target_attention": False}),
