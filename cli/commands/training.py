@@ -12,6 +12,7 @@ from cli.extras import extras
 from cli.output import JsonOption, show
 from cli.progress import progress
 from cli.values import parse_settings
+from contract.errors import LongsightError
 
 SUMMARY = ("model", "settings", "calibration", "best_epoch", "stopped", "seconds", "metrics")
 
@@ -55,6 +56,11 @@ SaveOption = Annotated[
 ]
 
 
+ReportOption = Annotated[
+    bool, typer.Option("--report/--no-report", help="Also write RUN/report.html; it scores the test split.")
+]
+
+
 def register(app: typer.Typer) -> None:
     """Add this theme's commands to the program."""
     app.command(epilog="Example: longsight train dataset runs/tin --model tin --set history_length=500")(
@@ -74,11 +80,13 @@ def train(
     init_from: InitOption = None,
     resume: ResumeOption = False,
     save_every: SaveOption = 300.0,
+    report: ReportOption = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a model, keep its best weights by validation GAUC, calibrate it."""
+    """Train a model, keep its best weights by validation GAUC, calibrate it, and report on it."""
     chosen = parse_settings(settings or [])
-    with extras("train"), _saying_how_it_stopped(), progress() as report:
+    with extras("train"), _saying_how_it_stopped(), progress() as shown:
+        from training.report import write_report
         from training.train import train as run_train
 
         result = run_train(
@@ -92,9 +100,14 @@ def train(
             init_from=init_from,
             resume=resume,
             save_every_s=save_every,
-            progress=report,
+            progress=shown,
             say=_say,
         )
+        if result and report:
+            try:
+                write_report(run, seed=seed, progress=shown)
+            except LongsightError as error:  # the run is whole, and that is what was asked for
+                _say(f"{run} is trained, but has no report: {error}")
     if not result:  # one of several processes, and not the one that writes
         return
     if not as_json:  # the rest is for programs, and stays in RUN/run.json
