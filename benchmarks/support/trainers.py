@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from training.batches import BatchSource, training_order
 from training.dataset import Dataset
+from training.fit.memory import keep_freed_memory
 from training.fit.step import Prepared, TrainStep
 from training.fitting import fit_encoder
 from training.models import build_model
@@ -77,6 +78,7 @@ def longsight(sizes: Sizes, model: str, settings: dict[str, Any]) -> dict[str, T
         training, config = resolve_settings(model, schema={}, config_path=None, given=given)
         built = build_model(model, feature_spec(encoder), config, history_length=sizes.history)
         source = BatchSource(opened, encoder, built.inputs)
+    keep_freed_memory()  # as `train` does
     step = TrainStep(built.train(), training, steps=1_000_000)
     chosen = opened.requests_of("train")
     kept = step.prepare(source.batch(chosen[: sizes.requests], serving=False))
