@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 import psutil
-from support.bars import bar, finish
+
+from benchmarks.support.bars import bar, finish
 
 CORES = 2
 MAX_WALL_S = 150.0
