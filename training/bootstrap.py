@@ -126,7 +126,8 @@ def ratio_intervals(
     draws = user_draws(len(users), replicates=replicates if len(users) > 1 else 0, seed=seed)
     drawn = [ratios(count_U[user_C]) for count_BU in draws for count_U in count_BU]
     drawn_BG = np.array(drawn).reshape(len(drawn), groups)
-    alone_G = np.bincount(group_C, minlength=groups) < 2  # one user's group is the same in every draw
+    counted_C = (parts_2C[0] != 0) | (parts_2C[1] != 0)
+    alone_G = np.bincount(group_C[counted_C], minlength=groups) < 2  # one user's ratio is that of every draw
     return [
         Interval(value, *((np.nan, np.nan) if alone_G[g] else _quantiles(drawn_BG[:, g])))
         for g, value in enumerate(value_G.tolist())

@@ -160,3 +160,12 @@ def test_a_group_of_one_user_or_of_nothing_has_no_interval():
     assert math.isnan(lone.low)
     assert math.isnan(empty.value)
     assert two.low < two.value < two.high
+
+
+def test_a_group_to_which_one_user_alone_adds_anything_has_no_interval():
+    user, group = np.repeat(np.arange(20), 2), np.tile([0, 1], 20)
+    bottom = np.where((group == 0) | (user == 7), 1.0 + user, 0.0)
+    everyone, lone = ratio_intervals(user, group, bottom * (user % 3), bottom, replicates=200)
+    assert everyone.low < everyone.value < everyone.high
+    assert lone.value == 1
+    assert math.isnan(lone.low)
