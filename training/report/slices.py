@@ -22,6 +22,7 @@ MOST_CONTEXT_FIELDS: Final = 6
 MOST_AD_FIELDS: Final = 4
 FEW_VALUES: Final = 60
 CAMPAIGN: Final = re.compile("campaign|customer|advertiser|adgroup|ad_group|seller|account", re.IGNORECASE)
+WHOLE_NUMBER: Final = re.compile("-?[0-9]+")
 NOVELTY: Final = ("never", "1 to 9 times", "10 to 99 times", "100 times or more")
 
 
@@ -98,7 +99,7 @@ def _divide(case: Case, field: SchemaField, values: NDArray[np.generic], caption
     labels = [
         "missing" if known[i] == 0 else texts.get(int(known[i])) or f"#{int(known[i]):016x}" for i in kept
     ]
-    if all(label.lstrip("-").isdecimal() for label in labels):  # hours, positions: as one counts
+    if all(WHOLE_NUMBER.fullmatch(label) for label in labels):  # hours, positions: as one counts
         ranked = sorted(range(len(labels)), key=lambda i: int(labels[i]))
         kept, labels = kept[ranked], [labels[i] for i in ranked]
     place = np.full(len(known), len(kept))

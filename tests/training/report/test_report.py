@@ -201,6 +201,15 @@ def test_words_of_the_log_are_text_and_not_markup(run_on):
     assert "&lt;script&gt;alert(1)&lt;/script&gt;&amp;" in page
 
 
+def test_ids_that_only_look_like_numbers_are_words(run_on):
+    run = run_on(
+        lambda rows: rows.with_columns(
+            slot=pl.when(pl.col("slot") == "top").then(pl.lit("--5")).otherwise(pl.lit("7"))
+        )
+    )
+    assert "By placement: context field slot" in words_of(report(run))
+
+
 @pytest.mark.parametrize("clicked", [0, 1])
 def test_a_test_split_of_one_class_is_reported_in_words(run_on, clicked):
     late = pl.col("timestamp") >= TEST_FROM
