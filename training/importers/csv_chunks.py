@@ -22,6 +22,8 @@ NULL: Final = "NULL"
 LARGEST_ID: Final = (1 << 32) - 2
 """Ids travel in 32 bits; the last of them stands for a missing one."""
 HEADER_BYTES: Final = 1 << 16
+LONGEST_LINE: Final = 1 << 20
+"""Bytes; what goes on for longer is no table, and would not fit into the memory set aside."""
 _TYPES: Final[dict[Kind, pl.DataType]] = {
     "integer": pl.Int64(),
     "number": pl.Float64(),
@@ -125,6 +127,8 @@ class CsvFile:
                 file.readline()
                 line += 1
             for text in _pieces(file, size):
+                if len(text) > LONGEST_LINE and not text.endswith(b"\n"):
+                    raise self.refuse(line, f"is longer than {LONGEST_LINE:,} bytes")
                 yield self._parse(text, line), file.tell()
                 line += text.count(b"\n")
 
@@ -242,7 +246,7 @@ class CsvFile:
 
 
 def _pieces(file: BinaryIO, size: int) -> Iterator[bytes]:
-    """Yield the rest of a file in pieces of about `size` bytes that end where a line ends."""
+    """Yield the rest of a file in pieces of about `size` bytes that end where a line ends, or in mid-line if too long."""
     rest = b""
     while block := file.read(size):
         end = block.rfind(b"\n") + 1
@@ -251,6 +255,9 @@ def _pieces(file: BinaryIO, size: int) -> Iterator[bytes]:
             rest = block[end:]
         else:
             rest += block
+            if len(rest) > LONGEST_LINE:
+                yield rest
+                rest = b""
     if rest:
         yield rest
 

@@ -106,6 +106,13 @@ def test_a_short_line_is_not_made_up_for_by_a_long_one(file):
         rows(file(HEAD + "1,5,pv,1\n" + "1,5,pv,1,7,8\n"))
 
 
+@pytest.mark.parametrize("size", [1000, 10_000_000])
+def test_a_line_without_end_is_named_and_not_read_to_its_end(file, size):
+    source = file((HEAD + "\n".join(GOOD) + "\n").encode() + b"\0" * 3_000_000)
+    with pytest.raises(LogError, match="line 6: is longer than 1,048,576 bytes"):
+        rows(source, size)
+
+
 def test_bytes_of_another_encoding_are_named_with_their_line(file):
     source = file((HEAD + "1,5,pv,1.5,7\n1,5,").encode() + "收藏".encode("gbk") + b",1.5,7\n")
     with pytest.raises(LogError, match=r"log\.csv: line 3: is not UTF-8; convert the file first"):
