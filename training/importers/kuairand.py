@@ -34,8 +34,8 @@ from training.importers.partitions import Records
 STANDARD: Final = "log_standard_4_08_to_4_21_*.csv", "log_standard_4_22_to_5_08_*.csv"
 RANDOM: Final = "log_random_4_22_to_5_08_*.csv"
 VIDEOS: Final = "video_features_basic_*.csv"
-TEXT_PER_VIDEO: Final = 3
-"""Bytes of the file of videos for each byte of its table in memory, while that is sorted."""
+TEXT_PER_VIDEO: Final = 2
+"""Bytes of the file of videos (about 80 a line) for each byte that making its table takes (2 x 19 a video)."""
 _BIT: Final = CsvColumn("integer", low=0, high=1)
 _COLUMNS: Final = {
     "user_id": ID,

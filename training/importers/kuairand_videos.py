@@ -55,9 +55,12 @@ class Videos:
     def __init__(self, external: External, source: CsvFile) -> None:
         self._types: dict[str | None, int] = {}
         self._uploads: dict[str | None, int] = {}
-        parts = [self._compact(frame, source) for frame in external.frames(source)]
-        table = np.concatenate(parts) if parts else np.empty(0, _VIDEO)
-        self._table: Records = table[np.argsort(table["video"], kind="stable")]
+        parts = [np.empty(0, _VIDEO), *(self._compact(frame, source) for frame in external.frames(source))]
+        self._table: Records = np.concatenate(parts)
+        parts.clear()
+        order = np.argsort(self._table["video"], kind="stable")
+        for name in _VIDEO.names or ():  # one column after another, so that there is no third table
+            self._table[name] = self._table[name][order]
         again = np.flatnonzero(~changes(self._table, "video"))
         if len(again):
             raise LogError(

@@ -1,6 +1,7 @@
 """KuaiRand from small files in its format: what counts as shown, as a request and as behaviour."""
 
 import re
+import tracemalloc
 
 import polars as pl
 import pytest
@@ -8,8 +9,11 @@ import pytest
 from contract.errors import InputError, LogError
 from tests.training.importers.raw_files import KUAIRAND, write
 from training.importers import kuairand
-from training.importers.kuairand import TEST_FROM, VALIDATION_FROM, import_kuairand
-from training.importers.memory import Memory
+from training.importers.csv_chunks import CsvFile
+from training.importers.external_log import External
+from training.importers.kuairand import TEST_FROM, TEXT_PER_VIDEO, VALIDATION_FROM, import_kuairand
+from training.importers.kuairand_videos import COLUMNS, Videos
+from training.importers.memory import MEGABYTE, Memory
 from training.prepare import prepare
 
 START = 1649347200
@@ -157,3 +161,21 @@ def test_files_of_two_versions_are_refused(raw, tmp_path):
 def test_too_little_memory_is_refused(raw, tmp_path):
     with pytest.raises(InputError, match="--memory"):
         import_kuairand(raw, tmp_path / "log", memory_bytes=10**6)
+
+
+def test_the_table_of_videos_takes_no_more_than_is_reserved_for_it(tmp_path):
+    head = "video_id,author_id,video_type,upload_dt,upload_type,visible_status,video_duration,music_id,tag\n"
+    line = "{0},{0},NORMAL,2022-04-05,ShortImport,1,22400.0,310701{0},28,720,1280\n"
+    lines = (line.format(2_000_000 - number) for number in range(200_000))
+    path = tmp_path / "videos.csv"
+    path.write_text(head.replace("tag", "tag,width,height") + "".join(lines))
+    source = CsvFile(path, COLUMNS, quoted=True)
+    external = External(tmp_path, Memory(260 * MEGABYTE), lambda *_: None)
+    tracemalloc.start()
+    try:
+        assert len(Videos(external, source)) == 200_000
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    text = 2 * external.memory.chunk_bytes  # being parsed meanwhile
+    assert peak < source.size // TEXT_PER_VIDEO + text
