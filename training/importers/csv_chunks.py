@@ -246,7 +246,7 @@ class CsvFile:
 
 
 def _pieces(file: BinaryIO, size: int) -> Iterator[bytes]:
-    """Yield the rest of a file in pieces of about `size` bytes that end where a line ends, or in mid-line if too long."""
+    """Yield the rest of a file in pieces of about `size` bytes that end where a line does, or within too long a one."""
     rest = b""
     while block := file.read(size):
         end = block.rfind(b"\n") + 1
