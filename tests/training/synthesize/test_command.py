@@ -28,7 +28,6 @@ def test_the_command_tells_its_counts_and_its_progress(tmp_path, capsys):
         (["--users", "0"], "error: --users 0: must be at least 1\n"),
         (["--ads", "47"], "error: --ads 47: must be at least 48, one ad of each category\n"),
         (["--events-per-user", "-3"], "error: --events-per-user -3: must be at least 1\n"),
-        (["--seed", "-1"], "error: --seed -1: must be at least 0\n"),
     ],
 )
 def test_a_bad_flag_is_refused_in_one_line(tmp_path, capsys, flags, message):
