@@ -22,6 +22,7 @@ from training.importers.external_log import Progress
 from training.importers.object_lines import ObjectLines
 from training.importers.parquet_blocks import full_disk, write_frame
 from training.importers.schema_text import Axis, Exact, Field, schema_text
+from training.splitmix import refuse_bad_seed
 
 Protocol = Literal["din", "tin"]
 
@@ -154,8 +155,7 @@ def _check(protocol: str, validation_share: float, seed: int) -> None:
         raise InputError(f"--protocol {protocol!r}: expected din or tin")
     if not 0 < validation_share < 1:
         raise InputError(f"--validation-share {validation_share}: expected a number between 0 and 1")
-    if seed < 0:
-        raise InputError(f"--seed {seed}: expected a whole number >= 0")
+    refuse_bad_seed(seed)
 
 
 def _plan(reviews: Reviews, protocol: str, share: float, seed: int) -> _Plan:

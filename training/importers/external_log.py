@@ -19,6 +19,7 @@ from training.importers.draws import uniform
 from training.importers.memory import MEBIBYTE, Memory
 from training.importers.parquet_blocks import ROW_GROUP
 from training.importers.partitions import Partitions, Records, splitters
+from training.splitmix import refuse_bad_seed
 
 Progress: TypeAlias = Callable[[int, int | None, str], None]
 
@@ -40,8 +41,7 @@ class Sample:
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
             raise InputError(f"--user-share {self.share}: expected a number above 0, at most 1")
-        if self.seed < 0:
-            raise InputError(f"--seed {self.seed}: expected a whole number >= 0")
+        refuse_bad_seed(self.seed)
 
     def keeps(self, users: NDArray[np.uint32]) -> NDArray[np.bool_]:
         """Whether each user's rows stay."""

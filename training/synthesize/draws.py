@@ -1,22 +1,18 @@
 """Random numbers by name: every draw is a hash of (seed, purpose, unit, index), so no draw depends on another.
 
 A user's numbers are the same whoever is drawn before, however many users there are and however they are chunked.
-The hash is the finaliser of SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators,
-OOPSLA 2014), applied once per part of the name.
+The hash is the finaliser of SplitMix64 (`training.splitmix`), applied once per part of the name.
 """
 
 from enum import IntEnum, auto
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from training.splitmix import STEP, finalised
+
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
-
-_GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
-_MULTIPLY_1: Final = np.uint64(0xBF58476D1CE4E5B9)
-_MULTIPLY_2: Final = np.uint64(0x94D049BB133111EB)
 
 
 class Purpose(IntEnum):
@@ -58,9 +54,9 @@ class Draws:
 
     def uniform(self, purpose: Purpose, unit: Integers, index: Integers | int = 0) -> Floats:
         """Return numbers in the open interval (0, 1), one for each (unit, index)."""
-        mixed = _mix(self._seed + _GOLDEN)
+        mixed = finalised(self._seed + STEP)
         for part in (np.array([purpose]), unit, np.atleast_1d(index)):
-            mixed = _mix(mixed + part.astype(np.uint64) * _GOLDEN)
+            mixed = finalised(mixed + part.astype(np.uint64) * STEP)
         drawn: Floats = ((mixed >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
         return drawn
 
@@ -77,9 +73,3 @@ def choose(cumulative: Floats, uniform: Floats) -> Integers:
     found = np.searchsorted(cumulative, uniform * cumulative[-1], side="right")
     chosen: Integers = np.minimum(found, len(cumulative) - 1).astype(np.int64)
     return chosen
-
-
-def _mix(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    value = (value ^ (value >> np.uint64(30))) * _MULTIPLY_1
-    value = (value ^ (value >> np.uint64(27))) * _MULTIPLY_2
-    return value ^ (value >> np.uint64(31))

@@ -9,6 +9,7 @@ import polars as pl
 
 from contract.errors import InputError
 from contract.files import atomic_folder
+from training.splitmix import refuse_bad_seed
 from training.synthesize.catalogue import Catalogue
 from training.synthesize.draws import Draws, Integers, Purpose
 from training.synthesize.parts import Parts
@@ -22,7 +23,6 @@ Progress: TypeAlias = Callable[[int, int | None, str], None]
 
 CHUNK_EVENTS: Final = 300_000  # behaviours drawn at a time, on average
 CHUNK_USERS: Final = 1_000  # at most: short histories have requests too
-LARGEST_SEED: Final = 2**63 - 1
 
 
 def synthesize(
@@ -52,7 +52,8 @@ def synthesize(
         InputError: a bad argument, or `log` is something other than a log folder.
 
     """
-    _check(world, users=users, ads=ads, events_per_user=events_per_user, seed=seed)
+    _check(world, users=users, ads=ads, events_per_user=events_per_user)
+    refuse_bad_seed(seed)
     draws = Draws(seed)
     catalogue = Catalogue.build(world, draws, ads)
     size = chunk_users or max(1, min(CHUNK_USERS, CHUNK_EVENTS // events_per_user))
@@ -128,11 +129,9 @@ def _shown_frame(requests: Requests, catalogue: Catalogue, user_n: Integers) -> 
 
 
 def _check(world: World, **given: int) -> None:
-    least = {"users": 1, "ads": world.categories, "events_per_user": 1, "seed": 0}
+    least = {"users": 1, "ads": world.categories, "events_per_user": 1}
     for name, value in given.items():
         flag = f"--{name.replace('_', '-')}"
         if value < least[name]:
             reason = ", one ad of each category" if name == "ads" else ""
             raise InputError(f"{flag} {value}: must be at least {least[name]}{reason}")
-    if given["seed"] > LARGEST_SEED:
-        raise InputError(f"--seed {given['seed']}: must be at most {LARGEST_SEED}")

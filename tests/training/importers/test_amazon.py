@@ -259,7 +259,7 @@ def test_a_user_who_has_reviewed_everything_has_no_negatives(run, raw):
 
 @pytest.mark.parametrize(
     "options",
-    [{"protocol": "dien"}, {"validation_share": 0}, {"validation_share": 1}, {"seed": -1}],
+    [{"protocol": "dien"}, {"validation_share": 0}, {"validation_share": 1}, {"seed": -1}, {"seed": 2**64}],
     ids=str,
 )
 def test_bad_arguments_are_refused(run, options):

@@ -198,6 +198,7 @@ def test_a_missing_file_is_found_out_at_once(raw, tmp_path):
         ({"memory_bytes": 1}, "too little"),
         ({"user_share": 0.0}, "--user-share 0.0"),
         ({"seed": -1}, "--seed -1"),
+        ({"seed": 2**64, "user_share": 0.5}, f"--seed {2**64}"),
     ],
 )
 def test_bad_arguments_are_refused(raw, tmp_path, options, words):

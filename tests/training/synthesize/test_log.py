@@ -102,8 +102,8 @@ def test_prepare_takes_it_and_keeps_every_row(small_log, tmp_path):
         ({"users": 0}, "--users 0: must be at least 1"),
         ({"ads": 47}, "--ads 47: must be at least 48, one ad of each category"),
         ({"events_per_user": 0}, "--events-per-user 0: must be at least 1"),
-        ({"seed": -1}, "--seed -1: must be at least 0"),
-        ({"seed": 2**63}, f"--seed {2**63}: must be at most {2**63 - 1}"),
+        ({"seed": -1}, f"--seed -1: expected a whole number from 0 to {2**63 - 1}"),
+        ({"seed": 2**63}, f"--seed {2**63}: expected a whole number from 0 to {2**63 - 1}"),
     ],
 )
 def test_a_bad_number_is_refused_and_nothing_is_written(tmp_path, given, message):
