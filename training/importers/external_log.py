@@ -167,6 +167,14 @@ def by_user(portion: Records) -> Iterator[Records]:
     yield from np.split(portion, np.unique(cuts))
 
 
+def shown_once(portion: Records, item: str, *, clicked: str = "clicked") -> Records:
+    """Return one row for each item of a request, ordered by item: clicked if any of its rows was."""
+    keys = (1 - portion[clicked], portion[item], portion["timestamp"], portion["user"])
+    ordered = portion[np.lexsort(keys)]
+    once: Records = ordered[changes(ordered, "user", "timestamp", item)]
+    return once
+
+
 def changes(portion: Records, *names: str) -> NDArray[np.bool_]:
     """Whether each row differs from the one before it in any of the named fields; the first row does."""
     new = np.ones(len(portion), dtype=bool)

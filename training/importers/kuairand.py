@@ -23,6 +23,7 @@ from training.importers.external_log import (
     changes,
     ids,
     optional_ids,
+    shown_once,
     slices,
 )
 from training.importers.kuairand_schema import ACTIONS, TEST_FROM, VALIDATION_FROM, schema_toml
@@ -228,9 +229,7 @@ class _Reader:
     def _shown(self, portion: Records) -> Records:
         """Return what the app itself chose to show: a video once in a request, clicked if one of its rows was."""
         standard = portion[portion["random"] == 0]
-        keys = (1 - standard["clicked"], standard["video"], standard["timestamp"], standard["user"])
-        ordered = standard[np.lexsort(keys)]
-        shown: Records = ordered[changes(ordered, "user", "timestamp", "video")]
+        shown = shown_once(standard, "video")
         self.counts["random_impressions_left_out"] += len(portion) - len(standard)
         self.counts["dropped_duplicate_impressions"] += len(standard) - len(shown)
         self.counts["impressions"] += len(shown)

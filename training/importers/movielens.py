@@ -24,6 +24,7 @@ from training.importers.external_log import (
     changes,
     ids,
     read_small,
+    shown_once,
     slices,
 )
 from training.importers.memory import DEFAULT_MEMORY, memory_of
@@ -192,9 +193,7 @@ class _Reader:
                         },
                         schema=_BEHAVIORS,
                     )
-                keys = (1 - portion["liked"], portion["movie"], portion["timestamp"], portion["user"])
-                ordered = portion[np.lexsort(keys)]
-                spool.write(ordered[changes(ordered, "user", "timestamp", "movie")].tobytes())
+                spool.write(shown_once(portion, "movie", clicked="liked").tobytes())
 
     def impressions(self) -> Iterator[pl.DataFrame]:
         """Yield impressions.parquet: every rating, by user, second and film."""

@@ -25,6 +25,7 @@ from training.importers.external_log import (
     ids,
     optional_ids,
     read_small,
+    shown_once,
     slices,
     within_calendar,
 )
@@ -196,7 +197,7 @@ class _Reader:
         self, portions: Iterator[Records], known: NDArray[np.uint32], names: list[str]
     ) -> Iterator[pl.DataFrame]:
         for portion in portions:
-            shown = _once(portion)
+            shown = shown_once(portion, "ad")
             users = shown["user"][changes(shown, "user")]
             self.counts["impressions"] += len(shown)
             self.counts["dropped_duplicate_impressions"] += len(portion) - len(shown)
@@ -261,10 +262,3 @@ class _Reader:
         sampled = self.sample.keeps(records["user"])
         self.counts["dropped_behaviors_without_time"] += int((sampled & ~timed).sum())
         return records[sampled & timed]
-
-
-def _once(portion: Records) -> Records:
-    """Return one row for each ad of a request, ordered by ad: clicked if any of its rows was."""
-    keys = (1 - portion["clicked"], portion["ad"], portion["timestamp"], portion["user"])
-    ordered = portion[np.lexsort(keys)]
-    return ordered[changes(ordered, "user", "timestamp", "ad")]
