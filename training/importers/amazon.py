@@ -16,11 +16,12 @@ import polars as pl
 
 from contract.errors import InputError, LogError
 from contract.files import atomic_folder
+from training.full_disk import full_disk
 from training.importers.amazon_tables import Ints, Reviews, read_categories, read_reviews
 from training.importers.draws import uniform
 from training.importers.external_log import Progress
 from training.importers.object_lines import ObjectLines
-from training.importers.parquet_blocks import full_disk, write_frame
+from training.importers.parquet_blocks import ROOM, write_frame
 from training.importers.schema_text import Axis, Exact, Field, schema_text
 from training.splitmix import refuse_bad_seed
 
@@ -84,7 +85,7 @@ def import_amazon(
     plan = _plan(reviews, protocol, validation_share, seed)
     negatives = draw_negatives(reviews, seed)
     kinds = pl.Series(categories, dtype=pl.String)
-    with full_disk(log), atomic_folder(log, marker="schema.toml") as folder:
+    with full_disk(log, remedy=ROOM), atomic_folder(log, marker="schema.toml") as folder:
         counts = _write(folder, reviews, plan=plan, negatives=negatives, kinds=kinds)
         (folder / "schema.toml").write_text(schema_toml(protocol, plan.validation_from), encoding="utf-8")
     tell(1, 1, "done")

@@ -14,6 +14,7 @@ import polars as pl
 
 from contract.errors import LogError
 from contract.files import atomic_folder
+from training.full_disk import full_disk
 from training.importers.csv_chunks import ID, CsvColumn, CsvFile
 from training.importers.external_log import (
     LAST_SECOND,
@@ -29,7 +30,7 @@ from training.importers.external_log import (
 from training.importers.kuairand_schema import ACTIONS, TEST_FROM, VALIDATION_FROM, schema_toml
 from training.importers.kuairand_videos import COLUMNS, SCHEMA, Videos
 from training.importers.memory import DEFAULT_MEMORY, memory_of
-from training.importers.parquet_blocks import ROW_GROUP, full_disk, write_blocks
+from training.importers.parquet_blocks import ROOM, ROW_GROUP, write_blocks
 from training.importers.partitions import Records
 
 STANDARD: Final = "log_standard_4_08_to_4_21_*.csv", "log_standard_4_22_to_5_08_*.csv"
@@ -109,7 +110,7 @@ def import_kuairand(
     logs = [CsvFile(path, _COLUMNS) for path in _log_files(raw)]
     listed = CsvFile(_found(raw, VIDEOS)[0], COLUMNS, quoted=True)
     bound = memory_of(memory_bytes, reserved=listed.size // TEXT_PER_VIDEO)
-    with full_disk(log), atomic_folder(log, marker="schema.toml") as folder:
+    with full_disk(log, remedy=ROOM), atomic_folder(log, marker="schema.toml") as folder:
         scratch = folder / "sorting"
         scratch.mkdir()
         external = External(scratch, bound, progress or (lambda *_: None))

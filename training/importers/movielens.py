@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from contract.errors import LogError
 from contract.files import atomic_folder
+from training.full_disk import full_disk
 from training.importers.csv_chunks import ID, CsvColumn, CsvFile
 from training.importers.external_log import (
     LAST_SECOND,
@@ -28,7 +29,7 @@ from training.importers.external_log import (
     slices,
 )
 from training.importers.memory import DEFAULT_MEMORY, memory_of
-from training.importers.parquet_blocks import full_disk, write_blocks, write_frame
+from training.importers.parquet_blocks import ROOM, write_blocks, write_frame
 from training.importers.partitions import Records
 from training.importers.schema_text import Axis, Exact, Field, schema_text
 
@@ -106,7 +107,7 @@ def import_movielens(
     bound, sample = memory_of(memory_bytes, reserved=SECONDS_BYTES), Sample(user_share, seed)
     ratings = CsvFile(raw / "ratings.csv", _RATINGS)
     listed = CsvFile(raw / "movies.csv", _MOVIES, quoted=True)
-    with full_disk(log), atomic_folder(log, marker="schema.toml") as folder:
+    with full_disk(log, remedy=ROOM), atomic_folder(log, marker="schema.toml") as folder:
         scratch = folder / "sorting"
         scratch.mkdir()
         external = External(scratch, bound, progress or (lambda *_: None))

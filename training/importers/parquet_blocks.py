@@ -2,8 +2,6 @@
 
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from errno import EDQUOT, EFBIG, ENOSPC
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +11,8 @@ from polars.io.plugins import register_io_source
 from contract.errors import LongsightError
 
 ROW_GROUP: Final = 1 << 19
-_FULL: Final = {ENOSPC, EDQUOT, EFBIG}
+ROOM: Final = "docs/readers.md says how much room the import needs beside the finished log"
+"""What an importer says of a full disk."""
 
 
 def write_blocks(path: Path, schema: pl.Schema, frames: Iterable[pl.DataFrame]) -> None:
@@ -49,25 +48,6 @@ def write_blocks(path: Path, schema: pl.Schema, frames: Iterable[pl.DataFrame]) 
 def write_frame(path: Path, frame: pl.DataFrame) -> None:
     """Write one frame; see `write_blocks`."""
     write_blocks(path, frame.schema, [frame])
-
-
-@contextmanager
-def full_disk(log: Path) -> Iterator[None]:
-    """Turn a write that finds no room into one line that says what is left under `log`: nothing.
-
-    Raises:
-        LongsightError: there was no room.
-
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        raise LongsightError(
-            f"{log} can't be written: {error.strerror}; nothing was left there (docs/readers.md says how much "
-            "room the import needs beside the finished log)"
-        ) from error
 
 
 def _recut(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:

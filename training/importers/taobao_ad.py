@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from contract.errors import LogError
 from contract.files import atomic_folder
+from training.full_disk import full_disk
 from training.importers.csv_chunks import ID, OPTIONAL_ID, STAMP, CsvColumn, CsvFile, Rule
 from training.importers.external_log import (
     LAST_SECOND,
@@ -30,7 +31,7 @@ from training.importers.external_log import (
     within_calendar,
 )
 from training.importers.memory import DEFAULT_MEMORY, memory_of
-from training.importers.parquet_blocks import full_disk, write_blocks, write_frame
+from training.importers.parquet_blocks import ROOM, write_blocks, write_frame
 from training.importers.partitions import Records
 from training.importers.taobao_ad_schema import ACTIONS, TEST_FROM, USER_FIELDS, VALIDATION_FROM, schema_toml
 
@@ -125,7 +126,7 @@ def import_taobao_ad(
         name: CsvFile(raw / f"{name}.csv", columns, rule=_RULES.get(name))
         for name, columns in _COLUMNS.items()
     }
-    with full_disk(log), atomic_folder(log, marker="schema.toml") as folder:
+    with full_disk(log, remedy=ROOM), atomic_folder(log, marker="schema.toml") as folder:
         scratch = folder / SCRATCH
         scratch.mkdir()
         reader = _Reader(External(scratch, bound, progress or (lambda *_: None)), sample)

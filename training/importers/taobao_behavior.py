@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from contract.errors import InputError, LogError
 from contract.files import atomic_folder
+from training.full_disk import full_disk
 from training.importers.csv_chunks import ID, STAMP, CsvColumn, CsvFile
 from training.importers.external_log import (
     External,
@@ -29,7 +30,7 @@ from training.importers.external_log import (
 )
 from training.importers.memory import DEFAULT_MEMORY, MEGABYTE, memory_of
 from training.importers.negatives import NegativesSpec, parse_negatives
-from training.importers.parquet_blocks import ROW_GROUP, full_disk, write_blocks, write_frame
+from training.importers.parquet_blocks import ROOM, ROW_GROUP, write_blocks, write_frame
 from training.importers.partitions import Records
 from training.importers.schema_text import Axis, Exact, Field, schema_text
 from training.importers.tally import Tally
@@ -129,7 +130,7 @@ def import_taobao_behavior(
         raise InputError(f"--targets {targets} and --min-history {min_history}: expected at least 1")
     source = CsvFile(raw / "UserBehavior.csv", _COLUMNS, header=False)
     task = Task((VALIDATION_FROM, TEST_FROM), targets, min_history, spec.per_trip, seed)
-    with full_disk(log), atomic_folder(log, marker="schema.toml") as folder:
+    with full_disk(log, remedy=ROOM), atomic_folder(log, marker="schema.toml") as folder:
         scratch = folder / "sorting"
         scratch.mkdir()
         reader = _Reader(External(scratch, bound, progress or (lambda *_: None)), sample, task, spec.kind)

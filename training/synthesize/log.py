@@ -9,6 +9,7 @@ import polars as pl
 
 from contract.errors import InputError
 from contract.files import atomic_folder
+from training.full_disk import full_disk
 from training.splitmix import refuse_bad_seed
 from training.synthesize.catalogue import Catalogue
 from training.synthesize.draws import Draws, Integers, Purpose
@@ -23,6 +24,7 @@ Progress: TypeAlias = Callable[[int, int | None, str], None]
 
 CHUNK_EVENTS: Final = 300_000  # behaviours drawn at a time, on average
 CHUNK_USERS: Final = 1_000  # at most: short histories have requests too
+REMEDY: Final = "free space on its disk, or give another place"
 
 
 def synthesize(
@@ -50,6 +52,7 @@ def synthesize(
 
     Raises:
         InputError: a bad argument, or `log` is something other than a log folder.
+        LongsightError: no room on the disk.
 
     """
     _check(world, users=users, ads=ads, events_per_user=events_per_user)
@@ -59,7 +62,7 @@ def synthesize(
     size = chunk_users or max(1, min(CHUNK_USERS, CHUNK_EVENTS // events_per_user))
     report = progress or (lambda _done, _total, _label: None)
     counts = dict.fromkeys(("behaviors", "requests", "impressions", "clicks"), 0)
-    with atomic_folder(log, marker="schema.toml") as folder:
+    with full_disk(log, remedy=REMEDY), atomic_folder(log, marker="schema.toml") as folder:
         parts = Parts(folder, ("users", "behaviors", "impressions", "truth"))
         for first in range(0, users, size):
             report(first, users, "drawing users")

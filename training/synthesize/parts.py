@@ -28,7 +28,7 @@ class Parts:
 
     def join(self, name: str) -> None:
         """Write a table's one file and remove its parts; row groups are cut alike however it came in."""
-        source = pl.scan_parquet(self._written[name])
+        source = pl.scan_parquet(self._written[name], glob=False)  # the folder may bear any name
         source.sink_parquet(
             self._folder / f"{name}.parquet", row_group_size=ROWS_PER_GROUP, maintain_order=True
         )

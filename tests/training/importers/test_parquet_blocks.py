@@ -1,6 +1,5 @@
 """Parquet files written piece by piece: the bytes, a full disk, Ctrl-C."""
 
-import os
 import resource
 import signal
 import subprocess
@@ -13,7 +12,7 @@ import pytest
 
 from contract.errors import LogError, LongsightError
 from training.importers import parquet_blocks
-from training.importers.parquet_blocks import full_disk, write_blocks
+from training.importers.parquet_blocks import write_blocks
 
 SCHEMA = pl.Schema({"x": pl.Int64, "name": pl.String})
 REPOSITORY = Path(__file__).parents[3]
@@ -47,14 +46,6 @@ def test_an_error_of_the_frames_comes_through_as_it_is(tmp_path):
 
     with pytest.raises(LogError, match=r"^line 3: bad$"):
         write_blocks(tmp_path / "a", SCHEMA, frames())
-
-
-def test_a_full_disk_is_one_line(tmp_path):
-    words = r"log can't be written: No space left on device; nothing was left"
-    with pytest.raises(LongsightError, match=words), full_disk(tmp_path / "log"):
-        raise OSError(28, os.strerror(28))
-    with pytest.raises(FileNotFoundError), full_disk(tmp_path / "log"):
-        (tmp_path / "gone").open()
 
 
 def test_a_parquet_file_that_finds_no_room_is_one_line(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from contract.errors import InputError
+from contract.errors import InputError, LongsightError
 from tests.training.synthesize.sizes import SMALL
 from training.dataset import Dataset
 from training.prepare import prepare
@@ -129,7 +129,12 @@ def test_a_failure_leaves_the_older_log(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Parts, "join", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(LongsightError, match="No space left on device; nothing was left there"):
         synthesize(tmp_path / "log", **SMALL)
     assert digests(tmp_path / "log") == before
     assert [path.name for path in tmp_path.iterdir()] == ["log"]
+
+
+def test_the_folder_may_bear_any_name(tmp_path):
+    synthesize(tmp_path / "log[1]*", **SMALL | {"users": 3})
+    assert pl.read_parquet(tmp_path / "log[1]*" / "users.parquet", glob=False).height == 3
