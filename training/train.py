@@ -73,28 +73,31 @@ def train(
     with peers_of_environment(device) as peers:
         first = peers.rank == 0
         report = progress if progress is not None and first else _silent
+        say = say if say is not None and first else _mute
+        resume = peers.any(first and resume and _found(run, say=say))
         if not first:
-            job.fit(peers, None, resume=resume and has_position(run), report=report)
+            job.fit(peers, None, resume=resume, report=report)
             return {}
-        resume = _resumable(run, resume=resume, say=say or _mute)
-        return _write(job, peers, resume=resume, report=report)
+        return _write(job, peers, resume=resume, report=report, say=say)
 
 
-def _resumable(run: Path, *, resume: bool, say: Say) -> bool:
-    """Tell whether there is a position to go on from; says so where that is not what was asked."""
+def _found(run: Path, *, say: Say) -> bool:
+    """Tell whether there is a position to go on from; says so if there is none."""
     found = has_position(run)
-    if resume and not found:
+    if not found:
         say(f"{run}: nothing to resume; training starts from the beginning")
-    elif found and not resume:
-        say(f"{run}: an unfinished training is dropped; --resume would have gone on with it")
-    return resume and found
+    return found
 
 
-def _write(job: Job, peers: Peers, *, resume: bool, report: Progress) -> dict[str, Any]:
+def _write(job: Job, peers: Peers, *, resume: bool, report: Progress, say: Say) -> dict[str, Any]:
     """Fit, then write the run; returns its record."""
     run = job.run
+
+    def dropped() -> None:
+        say(f"{run}: an unfinished training is dropped; --resume would have gone on with it")
+
     try:
-        with work_folder(run, resume=resume) as work, atomic_folder(run, marker=MARKER) as folder:
+        with work_folder(run, dropped=dropped) as work, atomic_folder(run, marker=MARKER) as folder:
             fitted = job.fit(peers, work, resume=resume, report=report)
             if fitted.at.failure is not None and fitted.at.best_epoch < 0:
                 work.spent = True

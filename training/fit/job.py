@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from contract.encoder import Encoder
+from contract.files import sha256_file
 from training.batches import BatchSource
 from training.dataset import Dataset
 from training.fit.checks import check_parallel
@@ -24,7 +25,7 @@ from training.fitting import fit_encoder
 from training.models import CtrModel, build_model
 from training.models.popularity import Popularity
 from training.provenance import provenance
-from training.run import Run, feature_spec
+from training.run import MARKER, Run, feature_spec
 from training.scoring import Progress
 from training.settings import TrainSettings
 from training.weights import loss_weights
@@ -70,17 +71,14 @@ class Job:
         model = self._build(encoder, peers).to(self.device)
         source = BatchSource(self.dataset, encoder, model.inputs)
         material = Material(self.dataset, source, loss_weights(self.dataset))
+        saved = read_position(self.run, self._identity()) if resume else None
+        peers.any(False)  # noqa: FBT003 - all have read before the first goes on and writes
+        if work is not None and saved is None:
+            work.begin()
         if isinstance(model, Popularity):
             at = count_clicks(model, material, work, report=report)
             return Fitted(model, encoder, material, at, at.seconds)
-        step = TrainStep(
-            model,
-            self.training,
-            steps=material.count(self.training) * self.training.epochs,
-            device=self.device,
-            peers=peers,
-            occurrences=occurrences(self.dataset, encoder) if self.training.embedding_l2 else None,
-        )
+        step = self._step(model, encoder, material, peers)
         with stop_flag() as stop:
             trainer = Trainer(
                 material,
@@ -92,8 +90,9 @@ class Job:
                 report=report,
                 save_every_s=self.save_every_s,
             )
-            if resume:
-                trainer.resume(*read_position(self.run, self._identity()))
+            if saved is not None:
+                trainer.resume(*saved)
+                saved = None  # as large as the model and its optimiser
             trainer.fit()
         return Fitted(model, encoder, material, trainer.at, trainer.seconds)
 
@@ -124,6 +123,16 @@ class Job:
             start_from(self.warm, model, encoder)
         return model
 
+    def _step(self, model: CtrModel, encoder: Encoder, material: Material, peers: Peers) -> TrainStep:
+        return TrainStep(
+            model,
+            self.training,
+            steps=material.count(self.training) * self.training.epochs,
+            device=self.device,
+            peers=peers,
+            occurrences=occurrences(self.dataset, encoder) if self.training.embedding_l2 else None,
+        )
+
     def _identity(self) -> dict[str, object]:
         """Return what a training that goes on from a saved position must share."""
         return {
@@ -133,4 +142,7 @@ class Job:
             "seed": self.seed,
             "device": self.device,
             "--init-from": None if self.warm is None else str(self.warm.path.resolve()),
+            "the sha256 of --init-from's run.json": (
+                None if self.warm is None else sha256_file(self.warm.path / MARKER)
+            ),
         }

@@ -27,7 +27,7 @@ from training.scoring import Progress, score_requests, split_metrics
 from training.settings import TrainSettings
 
 STEP_LINES: Final = 100
-"""Lines of `metrics.jsonl` about steps in a whole training, or fewer."""
+"""Lines of `metrics.jsonl` about steps in a whole training: so many, or up to twice as many."""
 _QUIET_S: Final = 1.0  # between progress reports
 
 
@@ -125,6 +125,8 @@ class Trainer:
                 return
             self._next_epoch()
             self._save()
+            if self._peers.any(self._stop.asked):
+                self._raise_stopped()
 
     def _next_epoch(self) -> None:
         """Decide whether there is another epoch, and stand before it."""
@@ -194,7 +196,7 @@ class Trainer:
 
     def _raise_stopped(self) -> None:
         raise StoppedError(
-            f"stopped after step {self.step.taken} of epoch {self.at.epoch + 1}; --resume goes on from there",
+            f"stopped after {self.step.taken} steps; --resume goes on from there",
             number=self._stop.number or 0,
         )
 

@@ -15,7 +15,7 @@ import json
 import os
 import pickle
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +28,7 @@ from contract.files import atomic_file
 
 FORMAT: Final = 1
 _POSITION: Final = "position.pt"
+_LOCK: Final = "lock"
 
 
 class WorkFolder:
@@ -36,14 +37,24 @@ class WorkFolder:
     spent = False
     """Set where nothing is worth resuming."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, dropped: Callable[[], object]) -> None:
         self.path = path
+        self._dropped = dropped
         self._journal = (path / "metrics.jsonl").open("a", encoding="utf-8", buffering=1)
 
     @property
     def journal(self) -> Path:
         """The file of metric lines."""
         return self.path / "metrics.jsonl"
+
+    def begin(self) -> None:
+        """Start afresh: what an unfinished training left is dropped, and `dropped` is called if it could go on."""
+        if (self.path / _POSITION).is_file():
+            self._dropped()
+        for file in self.path.iterdir():
+            if file.name not in {_LOCK, self.journal.name}:
+                file.unlink()
+        self.rewind(0)
 
     def write_line(self, line: Mapping[str, object]) -> None:
         """Add a line to `metrics.jsonl`."""
@@ -60,6 +71,7 @@ class WorkFolder:
             state: tensors by name.
 
         """
+        os.fsync(self._journal.fileno())  # after a power cut a position may not count on lines that are lost
         about = {
             "format": FORMAT,
             "identity": identity,
@@ -87,6 +99,7 @@ class WorkFolder:
     def rewind(self, journal_bytes: int) -> None:
         """Drop the lines that were written after the position was."""
         self._journal.truncate(journal_bytes)
+        self._journal.seek(0, os.SEEK_END)  # else `tell` stays where the dropped lines ended
 
     def close(self) -> None:
         """Close the files."""
@@ -131,10 +144,14 @@ def read_position(run: Path, identity: Mapping[str, object]) -> tuple[dict[str, 
 
 
 @contextmanager
-def work_folder(run: Path, *, resume: bool) -> Iterator[WorkFolder]:
-    """Yield the locked work folder of a run: as it was left if `resume`, else a fresh one.
+def work_folder(run: Path, *, dropped: Callable[[], object]) -> Iterator[WorkFolder]:
+    """Yield the locked work folder of a run, as it was left: `rewind` goes on with it, `begin` starts afresh.
 
     It is removed afterwards, except where an error left something to resume.
+
+    Args:
+        run: the run.
+        dropped: called where `begin` drops what could have been resumed.
 
     Raises:
         InputError: another process is training this run.
@@ -146,11 +163,9 @@ def work_folder(run: Path, *, resume: bool) -> Iterator[WorkFolder]:
         lock = _locked(path, run)
     except OSError as error:
         raise InputError(f"{run} can't be written: {error.strerror}; give another place") from error
-    if not resume:
-        for file in path.iterdir():
-            if file.name != "lock":
-                file.unlink()
-    work = WorkFolder(path)
+    for file in path.glob(".*.tmp"):  # of a process that died while it wrote
+        file.unlink()
+    work = WorkFolder(path, dropped=dropped)
     keep = False
     try:
         yield work
@@ -165,7 +180,7 @@ def work_folder(run: Path, *, resume: bool) -> Iterator[WorkFolder]:
 
 
 def _locked(path: Path, run: Path) -> int:
-    descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

@@ -19,7 +19,8 @@ from training import finish
 from training.dataset import Dataset
 from training.fit.step import TrainStep
 from training.fit.stop import StoppedError
-from training.fit.work import work_folder, work_path
+from training.fit.trainer import Trainer
+from training.fit.work import read_position, work_folder, work_path
 from training.prepare import prepare
 from training.run import Run
 from training.train import train
@@ -51,6 +52,10 @@ def _stop_mid_epoch(command: list[str], run: Path, *, how: int) -> tuple[int, st
     process.send_signal(how)
     said = process.communicate()[1]
     return process.returncode, said
+
+
+def _never() -> None:
+    raise AssertionError("an unfinished training was dropped")
 
 
 def _same_weights(a: Path, b: Path) -> bool:
@@ -109,6 +114,7 @@ def _stop_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
         ({"settings": {**FAST, "embedding_width": 16}}, r"setting.embedding_width was 8 .* is 16 now"),
         ({"seed": 7}, "seed was 0 .* is 7 now"),
         ({"model": "mean_pool"}, "model was tin .* is mean_pool now"),
+        ({"model": "popularity", "settings": {}}, "model was tin .* is popularity now"),
     ],
 )
 def test_another_training_is_not_resumed(dataset: Path, stopped: Path, changed: dict, message: str) -> None:
@@ -132,6 +138,64 @@ def test_without_resume_an_unfinished_training_is_dropped_and_said_so(dataset: P
     assert [path.name for path in stopped.parent.iterdir()] == ["run"]
 
 
+def test_a_refused_command_drops_no_unfinished_training(dataset: Path, stopped: Path) -> None:
+    said: list[str] = []
+    with pytest.raises(InputError, match="activation 'oops' is unknown"):
+        train(dataset, stopped, model="tin", settings={**FAST, "head_activation": "oops"}, say=said.append)
+    train(dataset, stopped, model="tin", settings=dict(FAST), resume=True, say=said.append)
+    assert said == []
+
+
+def test_a_position_counts_no_lines_that_a_resume_dropped(stopped: Path) -> None:
+    with work_folder(stopped, dropped=_never) as work:
+        kept = work.journal.stat().st_size
+        work.write_line({"step": 10**6})
+        work.rewind(kept)
+        work.save({}, {}, {})
+        assert read_position(stopped, {})[1] == work.journal.stat().st_size == kept
+
+
+def test_what_was_being_written_when_a_process_died_is_removed(dataset: Path, stopped: Path) -> None:
+    left = work_path(stopped) / ".position.pt.0123.tmp"
+    left.touch()
+    with pytest.raises(InputError, match="seed was 0"):
+        train(dataset, stopped, model="tin", settings=dict(FAST), seed=3, resume=True)
+    assert not left.exists()
+
+
+def test_another_content_of_init_from_is_not_resumed(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, run = tmp_path / "first", tmp_path / "run"
+    given = {"model": "tin", "settings": dict(FAST)}
+    train(dataset, first, **given)
+    with monkeypatch.context() as stopping:
+        _stop_after(10, stopping)
+        with pytest.raises(StoppedError):
+            train(dataset, run, init_from=first, **given)
+    train(dataset, first, seed=1, **given)
+    with pytest.raises(InputError, match=r"the sha256 of --init-from's run\.json was"):
+        train(dataset, run, init_from=first, resume=True, **given)
+
+
+def test_a_signal_after_the_last_score_still_stops_and_resume_only_writes(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, validate = tmp_path / "run", Trainer._validate
+
+    def signalled(trainer: Trainer, loss: float) -> bool:
+        better = validate(trainer, loss)
+        signal.raise_signal(signal.SIGTERM)
+        return better
+
+    monkeypatch.setattr(Trainer, "_validate", signalled)
+    with pytest.raises(StoppedError):
+        train(dataset, run, model="tin", settings={**FAST, "epochs": 1})
+    assert not run.exists()
+    train(dataset, run, model="tin", settings={**FAST, "epochs": 1}, resume=True)
+    assert Run.load(run).record["stopped"] == "last epoch"
+
+
 def test_with_nothing_to_resume_training_begins_and_says_so(dataset: Path, tmp_path: Path) -> None:
     said: list[str] = []
     train(dataset, tmp_path / "run", model="popularity", resume=True, say=said.append)
@@ -147,7 +211,7 @@ def test_a_damaged_position_is_named(dataset: Path, stopped: Path) -> None:
 
 def test_a_run_that_is_being_trained_is_left_alone(dataset: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    with work_folder(run, resume=False) as work:
+    with work_folder(run, dropped=_never) as work:
         work.write_line({"step": 1})
         with pytest.raises(InputError, match="another process is training it"):
             train(dataset, run, model="popularity")
