@@ -180,12 +180,12 @@ class Encoder:
         return tensors
 
     def history(self, records: Sequence[Records], times: Sequence[int]) -> Tensors:
-        """Encode the histories of U requests, each the records strictly before its time, oldest first."""
+        """Encode the histories of U requests (0 is fine), each the records strictly before its time, oldest first."""
         if len(records) == 1 and len(records[0]):
             return self._lone_history(records[0], times[0])
         lengths = np.array([len(part) for part in records], dtype=np.int64)
         ends = np.cumsum(lengths)
-        joined = np.concatenate(list(records))
+        joined = np.concatenate(list(records)) if len(records) else empty_records(self.schema)
         if not len(joined):
             joined = empty_records(self.schema, 1)
         return self.assemble_history(

@@ -45,6 +45,17 @@ def test_encoding_a_batch_equals_encoding_the_log(dataset, history_length, monke
             assert got[name].dtype == expected[name].dtype
 
 
+@pytest.mark.parametrize("encoded_bytes", [0, 10**9])
+def test_a_part_of_a_batch_without_requests_is_empty(dataset, encoded_bytes, monkeypatch):
+    monkeypatch.setattr(batches, "ENCODED_BYTES", encoded_bytes)
+    source = BatchSource(dataset, fit_encoder(dataset, history_length=5), HISTORY)
+
+    batch = source.batch(np.zeros(0, dtype=np.int64), serving=False)
+
+    assert {tensor.shape for tensor in batch.tensors.values()} == {(0, 1)}
+    assert not batch.valid.size
+
+
 def test_a_request_without_a_history_is_one_step_of_padding(dataset, monkeypatch):
     encoder = fit_encoder(dataset, history_length=5)
     empty = np.flatnonzero(dataset.requests["start"] == dataset.requests["end"])[:2]
