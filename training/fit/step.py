@@ -224,9 +224,8 @@ class TrainStep:
         self.rows.begin(rate)
         for name, gradient in gradients.items():
             if name in self._shrink:
-                states[name].weight.mul_(
-                    1 - rate * self._shrink[name].index_select(0, rows[name]).unsqueeze(1)
-                )
+                kept = 1 - rate * self._shrink[name].index_select(0, rows[name]).unsqueeze(1)
+                states[name].weight.mul_(kept.clamp(min=0.0))  # to shrink is never to turn round
             self.rows.update(name, rows[name], states[name], gradient)
 
     def _host(self, values: NDArray[Any]) -> Tensor:

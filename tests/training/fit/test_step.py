@@ -93,6 +93,18 @@ def test_regularisation_shrinks_touched_rows_by_their_rarity():
     assert torch.equal(shrunk.ad_bias.table.weight, plain.ad_bias.table.weight)
 
 
+def test_the_strongest_regularisation_takes_rows_to_zero_and_not_beyond():
+    occurrences = {"item": np.ones(ROWS, dtype=np.float32), "kind": np.ones(20, dtype=np.float32)}
+    model = _built("tin")
+    settings = TrainSettings(history_length=8, embedding_l2=1e6)
+    step = TrainStep(model, settings, steps=10, occurrences=occurrences)
+    batch = random_batch(model, np.random.default_rng(0), requests=3, rows=ROWS)
+    step.step(batch)
+    step.settle()
+    touched = model.embedding.table.v_item.weight[torch.from_numpy(batch.tensors["history_item_id"])]
+    assert touched.abs().max() < 1.01 * settings.learning_rate
+
+
 @pytest.mark.parametrize("name", ["tin", "din", "mean_pool"])
 def test_bf16_learns_alike_and_keeps_its_weights_in_float32(name):
     losses = {}
