@@ -106,7 +106,7 @@ def train(
         if result and report:
             try:
                 write_report(run, seed=seed, progress=shown)
-            except LongsightError as error:  # the run is whole, and that is what was asked for
+            except (LongsightError, OSError) as error:  # the run is whole, and that is what was asked for
                 _say(f"{run} is trained, but has no report: {error}")
     if not result:  # one of several processes, and not the one that writes
         return

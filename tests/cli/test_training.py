@@ -1,5 +1,6 @@
 """`longsight train` as a user calls it: the run, and the page beside it."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -48,4 +49,16 @@ def test_a_report_that_fails_says_so_and_leaves_the_run(dataset, tmp_path, monke
     assert run(["train", str(dataset), str(tmp_path / "run"), *FAST]) == 0
 
     assert "is trained, but has no report" in capsys.readouterr().err
+    assert (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_disk_too_full_for_the_report_leaves_the_run(dataset, tmp_path, monkeypatch, capsys):
+    def no_room(**_page):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(write, "render", no_room)
+
+    assert run(["train", str(dataset), str(tmp_path / "run"), *FAST]) == 0
+
+    assert "is trained, but has no report: [Errno 28] No space left on device" in capsys.readouterr().err
     assert (tmp_path / "run" / "run.json").exists()
