@@ -35,7 +35,7 @@ MOST_REQUESTS: Final = 2_500
 MOST_PAIRS: Final = 60_000_000
 MOST_FIELDS: Final = 6
 LEAST_CLICKS: Final = 20.0
-"""Clicks that a cell must make one expect to be shown."""
+"""Clicks in the log that a cell must make one expect to be shown."""
 
 _TIMES: Final = len(RANKS) + len(AGES_S)
 
@@ -184,8 +184,10 @@ def lifts(case: Case, pairs: Pairs) -> tuple[Floats, Floats]:
         usual_P = (all_PR @ clicks_R) / (all_PR @ expected_R)
         same_FP = (same_FPR @ clicks_R) / (same_FPR @ expected_R) / usual_P
         other_FP = (rest_FPR @ clicks_R) / (rest_FPR @ expected_R) / usual_P
-    thin_FP = ((same_FPR > 0) @ expected_R) < LEAST_CLICKS
-    thin_P = ((all_PR > 0) @ expected_R) < LEAST_CLICKS
+    # Of clicks kept at a rate of 1 % each stands for 100, and is worth one as evidence.
+    logged_R = expected_R * (case.main.rows.clicked[pairs.row].sum() / max(clicks_R.sum(), 1e-300))
+    thin_FP = ((same_FPR > 0) @ logged_R) < LEAST_CLICKS
+    thin_P = ((all_PR > 0) @ logged_R) < LEAST_CLICKS
     return np.where(thin_FP, np.nan, same_FP), np.where(thin_P, np.nan, other_FP)
 
 

@@ -1,6 +1,7 @@
 """Correlation maps: against pairs counted one by one, against planted truth, against the formula written out."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,16 @@ def test_expected_clicks_add_up_to_those_that_happened(case):
     clicks, expected = clicks_and_expected(case, pairs)
     assert expected.sum() == pytest.approx(clicks.sum())
     assert (expected > 0).all()
+
+
+def test_clicks_that_stand_for_many_are_no_more_evidence(case):
+    pairs = count_pairs(case, matched_fields(case), field(case, "kind"), None)
+    scored = replace(case.main)
+    scored.__dict__["rows"] = replace(case.main.rows, weight=case.main.rows.weight * 100)
+    sampled = replace(case, scored={**case.scored, case.judged: scored})
+    same, other = lifts(case, pairs)
+    assert np.isnan(same).any()
+    np.testing.assert_allclose(lifts(sampled, pairs), (same, other))
 
 
 def test_the_log_shows_where_clicks_were_planted(planted):
