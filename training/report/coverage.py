@@ -148,7 +148,7 @@ def _unknown_ids(case: Case) -> Table:
         Column("known ids", wide=True),
     ]
     columns += [Column(f"OOV, {name}") for name in splits]
-    columns.append(Column("missing", wide=True))
+    columns.append(Column(f"missing, {splits[-1]}", wide=True))
     groups: tuple[Group, ...] = ("behavior", "ad", "user", "context")
     rows: list[list[str]] = []
     for group in groups:

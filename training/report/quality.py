@@ -65,8 +65,8 @@ def metrics_section(case: Case, found: dict[str, dict[str, Interval]]) -> Sectio
     ]
     blocks += [Remark(text) for split in found if (text := case.sampled(split))]  # type: ignore[arg-type]
     reading = (
-        "How well the run ranks (GAUC, AUC) and how true its probabilities are; with other users of the same kind, "
-        "19 of 20 times the figure would lie in its interval."
+        "How well the run ranks (GAUC, AUC) and how true its probabilities are. The users here are a sample: 19 of 20 "
+        "such intervals hold the figure of all users of their kind."
     )
     return Section("metrics", "Metrics", reading, blocks)
 
@@ -159,15 +159,6 @@ def _slice_table(case: Case, each: Slice) -> Table:
         for part in (np.ones(len(group)), weight, weight * clicked, weight * p[inside])
     )
     reach = _reach(found)
-    columns = [
-        Column(each.title, text=True),
-        Column("rows"),
-        Column("click rate", wide=True),
-        Column("predicted", wide=True),
-        Column("PCOC"),
-        Column("95 % interval", wide=True),
-        Column(f"{1 / reach:.2g} to {reach:g}"),
-    ]
     cells = [
         [
             label,
@@ -181,7 +172,19 @@ def _slice_table(case: Case, each: Slice) -> Table:
         for g, label in enumerate(each.labels)
         if g < len(found) and size[g]
     ]
-    return Table(columns, cells, each.caption)
+    return Table(_slice_columns(each.title, reach), cells, each.caption)
+
+
+def _slice_columns(title: str, reach: float) -> list[Column]:
+    return [
+        Column(title, text=True),
+        Column("rows"),
+        Column("click rate", wide=True),
+        Column("predicted", wide=True),
+        Column("PCOC"),
+        Column("95 % interval", wide=True),
+        Column(f"{1 / reach:.2g} to {reach:g}"),
+    ]
 
 
 def _reach(found: Sequence[Interval]) -> float:
