@@ -8,7 +8,6 @@ afresh. The kernel's lock on it keeps a second `prepare` of the same dataset out
 import errno
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,14 +22,13 @@ from numpy.typing import NDArray
 
 from contract.errors import DatasetError, InputError, LongsightError
 from contract.files import atomic_folder, claimed_folder, write_json_atomic
+from training.full_disk import full_disk_code
 
 Progress: TypeAlias = Callable[[int, int | None, str], None]
 Facts: TypeAlias = dict[str, Any]
 
 PLAN: Final = "plan.json"
 FACTS: Final = "facts.json"
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_IN_TEXT: Final = re.compile(r"os error (\d+)")  # polars wraps the system's error in a sentence
 _NO_ROOM: Final = 1 << 20  # bytes
 _MAX_CHUNK: Final = 1_000_000
 _MAX_PART: Final = 2_000_000
@@ -152,7 +150,7 @@ def claimed_work(
         try:
             yield Work(path, edges=edges, workers=workers, durable=parts > 1, report=report)
         except InputError as error:
-            if _full_disk_code(error) is None:
+            if full_disk_code(error) is None:
                 shutil.rmtree(path)
             raise
         shutil.rmtree(path)
@@ -200,7 +198,7 @@ def _full_disk_named(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        code = _full_disk_code(error)
+        code = full_disk_code(error)
         if isinstance(error, pl.exceptions.PolarsError) and shutil.disk_usage(path).free < _NO_ROOM:
             code = errno.ENOSPC  # of a failed write of its own polars may say no more than "transport error"
         if code is None:
@@ -209,14 +207,3 @@ def _full_disk_named(path: Path) -> Iterator[None]:
             f"{path.parent}: can't write more ({os.strerror(code)}); free space on this disk and run the same command "
             f"again: it goes on from what is finished, kept in {path.name} (or give another DATASET and remove that)"
         ) from error
-
-
-def _full_disk_code(error: BaseException | None) -> int | None:
-    """Return the system's code if that is why it refused to write more, whoever met it first."""
-    while error is not None:
-        wrapped = _IN_TEXT.search(str(error))
-        code = int(wrapped[1]) if wrapped else getattr(error, "errno", None)
-        if code in _FULL:
-            return code
-        error = error.__cause__
-    return None
