@@ -22,7 +22,7 @@ from training.importers.draws import uniform
 from training.importers.external_log import Progress
 from training.importers.object_lines import ObjectLines
 from training.importers.parquet_blocks import ROOM, write_frame
-from training.importers.schema_text import Axis, Exact, Field, schema_text
+from training.schema_text import Axis, Exact, Field, schema_text
 from training.splitmix import refuse_bad_seed
 
 Protocol = Literal["din", "tin"]

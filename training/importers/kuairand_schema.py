@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from training.importers.schema_text import Axis, Exact, Field, schema_text
+from training.schema_text import Axis, Exact, Field, schema_text
 
 ACTIONS: Final = ("click", "long_view")
 DAY_S: Final = 86_400

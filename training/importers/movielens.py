@@ -31,7 +31,7 @@ from training.importers.external_log import (
 from training.importers.memory import DEFAULT_MEMORY, memory_of
 from training.importers.parquet_blocks import ROOM, write_blocks, write_frame
 from training.importers.partitions import Records
-from training.importers.schema_text import Axis, Exact, Field, schema_text
+from training.schema_text import Axis, Exact, Field, schema_text
 
 ACTIONS: Final = ("liked", "rated")
 LIKED_FROM: Final = 4.0

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from training.importers.schema_text import Axis, Exact, Field, schema_text
+from training.schema_text import Axis, Exact, Field, schema_text
 
 ACTIONS: Final = ("pv", "cart", "fav", "buy")
 CHINA_S: Final = 8 * 3600

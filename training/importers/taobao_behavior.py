@@ -32,9 +32,9 @@ from training.importers.memory import DEFAULT_MEMORY, MEGABYTE, memory_of
 from training.importers.negatives import NegativesSpec, parse_negatives
 from training.importers.parquet_blocks import ROOM, ROW_GROUP, write_blocks, write_frame
 from training.importers.partitions import Records
-from training.importers.schema_text import Axis, Exact, Field, schema_text
 from training.importers.tally import Tally
 from training.importers.taobao_targets import CHOSEN, Items, Task
+from training.schema_text import Axis, Exact, Field, schema_text
 
 ACTIONS: Final = ("pv", "cart", "fav", "buy")
 DAY_S: Final = 86_400

@@ -1,4 +1,4 @@
-"""Writes the text of a `schema.toml`: every imported log spells its schema the same way."""
+"""Writes the text of a `schema.toml`: every log that is made here spells its schema the same way."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -26,11 +26,11 @@ class Field:
 
 @dataclass(frozen=True)
 class Axis:
-    """Where validation and test begin, in epoch seconds, and a comment (one line) that says what that means."""
+    """Where validation and test begin, in epoch seconds; a comment (one line) may say what that means."""
 
     validation_from: int
     test_from: int
-    meaning: str
+    meaning: str = ""
 
 
 def schema_text(
@@ -38,18 +38,22 @@ def schema_text(
     axis: Axis,
     *,
     actions: Iterable[str],
-    vocabularies: Mapping[str, Exact],
+    vocabularies: Mapping[str, Exact | None],
     fields: Iterable[Field],
 ) -> str:
-    """Return the file's text; `title` are its leading comments, a line each."""
+    """Return the file's text; `title` are its leading comments, a line each.
+
+    A vocabulary that is None has the counts of the contract.
+    """
     lines = [f"# {line}" for line in title]
     quoted = ", ".join(f'"{action}"' for action in actions)
     lines += [f"actions = [{quoted}]", ""]
-    lines += [f"[split]  # epoch seconds: {axis.meaning}"]
+    lines += ["[split]  # epoch seconds" + (f": {axis.meaning}" if axis.meaning else "")]
     lines += [f"validation_from = {axis.validation_from}", f"test_from = {axis.test_from}"]
     for name, exact in vocabularies.items():
         lines += ["", f"[vocabularies.{name}]", 'kind = "exact"']
-        lines += [f"min_count = {exact.min_count}", f"oov_buckets = {exact.oov_buckets}"]
+        if exact is not None:
+            lines += [f"min_count = {exact.min_count}", f"oov_buckets = {exact.oov_buckets}"]
     for field in fields:
         lines += ["", *_field(field)]
     return "\n".join(lines) + "\n"
