@@ -38,6 +38,7 @@ class Dice(nn.Module):
         return x * (self.alpha_H + gate * (1 - self.alpha_H))
 
     def _statistics(self, x: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+        x = x.float()  # under autocast too: bfloat16 can't add up thousands of positions
         axes = tuple(range(x.dim() - 1))
         weight = torch.ones_like(x[..., :1]) if valid is None else valid.unsqueeze(-1).to(x.dtype)
         weight = weight.expand(*x.shape[:-1], 1)

@@ -105,11 +105,15 @@ def test_the_strongest_regularisation_takes_rows_to_zero_and_not_beyond():
     assert touched.abs().max() < 1.01 * settings.learning_rate
 
 
+@pytest.mark.parametrize("activation", ["relu", "prelu", "dice", "sigmoid"])
 @pytest.mark.parametrize("name", ["tin", "din", "mean_pool"])
-def test_bf16_learns_alike_and_keeps_its_weights_in_float32(name):
+def test_bf16_learns_alike_and_keeps_its_weights_in_float32(name, activation):
+    activations = {"head_activation": activation}
+    if name == "din":
+        activations["attention_activation"] = activation
     losses = {}
     for precision in ("fp32", "bf16"):
-        model = _built(name)
+        model = _built(name, **activations)
         step = TrainStep(
             model, TrainSettings(history_length=8, precision=precision, learning_rate=0.01), steps=99
         )
