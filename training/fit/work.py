@@ -16,7 +16,7 @@ import os
 import pickle
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -173,7 +173,8 @@ def work_folder(run: Path, *, dropped: Callable[[], object]) -> Iterator[WorkFol
         keep = has_position(run) and not work.spent
         raise
     finally:
-        work.close()
+        with suppress(OSError):  # on a full disk the last line can't be written here either
+            work.close()
         if not keep:
             shutil.rmtree(path, ignore_errors=True)
         os.close(lock)

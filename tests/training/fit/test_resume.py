@@ -260,6 +260,18 @@ def test_a_disk_that_is_full_at_the_end_keeps_the_old_run_and_what_was_trained(
     assert Run.load(run).model_name == "popularity"
 
 
+def test_a_disk_that_is_full_before_anything_is_kept_leaves_nothing(dataset: Path, tmp_path: Path) -> None:
+    def no_room() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (512, 512))  # the first lines of metrics.jsonl fill it
+
+    ended = subprocess.run(
+        _command(dataset, tmp_path / "run"), capture_output=True, text=True, check=False, preexec_fn=no_room
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].endswith("File too large; nothing was written")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_run_that_could_not_be_written_is_written_by_resume_without_training_again(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
