@@ -7,7 +7,8 @@ a closed form. After its last gradient at step s a row with moments m, v moves a
 
 so up to step t by m / (sqrt(v) + e) times P[s] = sum_{s<j<=t} c_j (b1 / sqrt(b2))^(j-s). P is one short list
 for all tables; a row's debt is paid when it's next touched, and by `settle` before the tables are read. (Kingma
-and Ba, Adam, ICLR 2015; the sum is taken as if e shrank with sqrt(v), which is below float noise.)
+and Ba, Adam, ICLR 2015.) The sum is taken as if e shrank with sqrt(v). That is below float noise where gradients
+are far larger than e; a row whose gradients are near e goes about 1 % of its way elsewhere.
 
 R table rows, k touched rows, D width.
 """

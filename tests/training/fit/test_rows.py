@@ -43,6 +43,27 @@ def test_the_tables_end_where_dense_adam_brings_them(touched):
     assert not torch.allclose(sparse, table, atol=0.1)
 
 
+@pytest.mark.parametrize(("size", "off"), [(1e-3, 1e-5), (1e-5, 1e-3), (1e-8, 0.05)])
+def test_small_gradients_bring_a_row_nearly_where_dense_adam_does(size, off):
+    """Half of the rows end within `off` of the way that they went."""
+    torch.manual_seed(0)
+    table = torch.randn(ROWS, WIDTH)
+    sparse = torch.nn.Parameter(table.clone())
+    adam = RowAdam({"t": sparse})
+    dense, optimizer = _dense(table.double())
+    for _ in range(600):
+        rows = torch.randperm(ROWS)[:6]
+        gradient = size * torch.randn(6, WIDTH)
+        state = adam.gather("t", rows)
+        adam.begin(0.01)
+        adam.update("t", rows, state, gradient)
+        dense.grad = torch.zeros_like(dense).index_copy(0, rows, gradient.double())
+        optimizer.step()
+    adam.settle()
+    way = (dense - table.double()).norm(dim=1)
+    assert ((sparse - dense).norm(dim=1) / way).median() < off
+
+
 def test_rows_that_no_step_touches_stay_bit_identical():
     table = torch.nn.Parameter(torch.randn(ROWS, WIDTH))
     before = table.detach().clone()
