@@ -45,9 +45,12 @@ def _own_version() -> str | None:
 
 
 def _git_revision() -> str | None:
-    here = Path(__file__).resolve().parent
-    command = ["git", "-C", str(here), "rev-parse", "HEAD"]
+    here = Path(__file__).resolve()
+    git = ["git", "-C", str(here.parent)]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        # installed below somebody else's checkout, this file is none of it
+        subprocess.run([*git, "ls-files", "--error-unmatch", here.name], capture_output=True, check=True)
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        return head.stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
