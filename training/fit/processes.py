@@ -17,9 +17,10 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
-from contract.errors import LongsightError
+from contract.errors import InputError, LongsightError
 from training.fit.peers import Alone, Peers
 
+_OF_TORCHRUN: Final = ("RANK", "MASTER_ADDR", "MASTER_PORT")
 TIMEOUT: Final = timedelta(minutes=10)
 """After this long without an answer a process is taken for dead."""
 
@@ -73,10 +74,22 @@ class Processes(Peers):
 
 @contextmanager
 def peers_of_environment(device: str) -> Iterator[Peers]:
-    """Yield the processes that torchrun started, told by its environment; without it this process is alone."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    """Yield the processes that torchrun started, told by its environment; without it this process is alone.
+
+    Raises:
+        InputError: the environment speaks of several processes, but not as torchrun does.
+
+    """
+    size = os.environ.get("WORLD_SIZE", "1")
+    if size == "1":
         yield Alone()
         return
+    lacking = [name for name in _OF_TORCHRUN if name not in os.environ]
+    if lacking:
+        raise InputError(
+            f"WORLD_SIZE is {size}, but {lacking[0]} is not set: torchrun did not start this process; "
+            "start it with torchrun, or unset WORLD_SIZE"
+        )
     if device == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     with _naming_the_dead():

@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
+from contract.errors import InputError
 from tests.support.logs import write_log
 from training.dataset import Dataset
 from training.fit.work import has_position, work_path
@@ -69,6 +70,15 @@ def test_two_processes_have_the_loss_curve_of_one(
     assert two.metrics["validation"]["gauc"] == pytest.approx(one["metrics"]["validation"]["gauc"], abs=1e-3)
     assert two.provenance["processes"] == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
+
+
+def test_an_environment_of_several_processes_without_torchrun_is_refused(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="WORLD_SIZE is 2, but RANK is not set: torchrun did not start"):
+        train(dataset, tmp_path / "run", model="tin", settings=FAST)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_dice_is_refused_since_its_statistics_are_those_of_a_batch(dataset: Path, tmp_path: Path) -> None:
