@@ -132,7 +132,9 @@ class _Counter:
         self.same.append((equal_FNL.astype(np.float32) @ inside_LP).transpose(1, 0, 2))
         self.all.append(np.broadcast_to(inside_LP.sum(0), (len(row), _TIMES)))
         seen = newest[str(self.fields[self.category].matches)]
-        self.categories.add(row, self.ad[self.category][ads], seen, inside_LP[:, : len(RANKS)])
+        self.categories.add(
+            int(entry["user"]), row, self.ad[self.category][ads], seen, inside_LP[:, : len(RANKS)]
+        )
         if self.source is not None:
             self._add_strength(request, equal_FNL, inside_LP)
 

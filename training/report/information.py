@@ -4,7 +4,8 @@ Zhou et al., Temporal Interest Network for User Response Prediction, WWW 2024: t
 of category c happened at rank p" holds on the click on an ad of category t. Here: among the pairs of an ad of
 category t and a behaviour at rank p, that of "the behaviour is of category c" on the click; its mean over ads
 for c = t, and for c other than t. Information is never negative, so that chance alone makes some: what is left
-after the clicks of each category's rows are shuffled is taken off.
+when every user is given the histories of another one is taken off. Users stay whole in that, so what chance makes of
+users who click a lot goes too.
 
 K categories, P ranges of rank, Q requests, R rows, L behaviours.
 """
@@ -21,7 +22,7 @@ Floats = NDArray[np.float64]
 
 CATEGORIES: Final = 30
 """Most frequent categories, of which mutual information is measured."""
-_SHUFFLES: Final = 3
+_EXCHANGES: Final = 5
 
 
 class Categories:
@@ -35,19 +36,25 @@ class Categories:
         self._target: list[NDArray[np.int64]] = []
         self._click: list[NDArray[np.int64]] = []
         self._request: list[NDArray[np.int64]] = []
+        self._user_Q: list[int] = []
 
     def add(
         self,
+        user: int,
         row_R: NDArray[np.int64],
         shown_R: NDArray[np.uint64],
         seen_L: NDArray[np.uint64],
         inside_LP: NDArray[np.float32],
     ) -> None:
-        """Add a request: its rows, the categories of their ads and of its behaviours, and when those were."""
+        """Add a request: its user, its rows, the categories of their ads and of its behaviours, and when those were.
+
+        A user's requests come one after another.
+        """
         place_L = self._place(seen_L)
         one_hot_LK = (place_L[:, None] == np.arange(len(self._known))).astype(np.float32)
         target_R = self._place(shown_R)
         kept = target_R >= 0
+        self._user_Q.append(user)
         self._request.append(np.full(int(kept.sum()), len(self._seen_QPK)))
         self._target.append(target_R[kept])
         self._click.append(self._clicked[row_R[kept]].astype(np.int64))
@@ -55,24 +62,27 @@ class Categories:
         self._all_QP.append(inside_LP.sum(0).astype(np.float64))
 
     def information(self, seed: int) -> tuple[Floats, Floats]:
-        """Return the information `[P]` of the ad's own and of other categories, in thousandths of a bit."""
+        """Return the information `[P]` of the ad's own and of other categories, in thousandths of a bit.
+
+        NaN of fewer than two users: there is nobody to exchange histories with.
+        """
         seen_QPK, all_QP = np.stack(self._seen_QPK), np.stack(self._all_QP)
         ranks = seen_QPK.shape[1]
-        if not len(self._known):
+        if not len(self._known) or len(set(self._user_Q)) < 2:
             return np.full(ranks, np.nan), np.full(ranks, np.nan)
         target, click, request = (
             np.concatenate(parts) for parts in (self._target, self._click, self._request)
         )
-        generator = np.random.default_rng(seed)
+        shown_KYQ = np.zeros((len(self._known), 2, len(all_QP)))
+        np.add.at(shown_KYQ, (target, click, request), 1.0)
 
-        def measure(click_R: NDArray[np.int64]) -> Floats:
-            shown_KYQ = np.zeros((len(self._known), 2, len(all_QP)))
-            np.add.at(shown_KYQ, (target, click_R, request), 1.0)
-            joint_KYPK = np.tensordot(shown_KYQ, seen_QPK, axes=(2, 0))
-            return _own_and_other(joint_KYPK, shown_KYQ @ all_QP, shown_KYQ.sum((1, 2)))
+        def measure(of_Q: NDArray[np.int64]) -> Floats:
+            joint_KYPK = np.tensordot(shown_KYQ, seen_QPK[of_Q], axes=(2, 0))
+            return _own_and_other(joint_KYPK, shown_KYQ @ all_QP[of_Q], shown_KYQ.sum((1, 2)))
 
-        chance = [measure(_shuffled(click, target, generator)) for _ in range(_SHUFFLES)]
-        own_P, other_P = 1000 * (measure(click) - np.mean(chance, axis=0))
+        generator, user_Q = np.random.default_rng(seed), np.array(self._user_Q)
+        chance = [measure(_others(user_Q, generator)) for _ in range(_EXCHANGES)]
+        own_P, other_P = 1000 * (measure(np.arange(len(user_Q))) - np.mean(chance, axis=0))
         return own_P, other_P
 
     def _place(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
@@ -109,15 +119,17 @@ def _term(cell: Floats, top: Floats, bottom: Floats) -> Floats:
     return cell * log
 
 
-def _shuffled(
-    click_R: NDArray[np.int64], target_R: NDArray[np.int64], generator: np.random.Generator
-) -> NDArray[np.int64]:
-    """Return the clicks in another order, each category's among its own rows."""
-    mixed = np.empty_like(click_R)
-    mixed[np.argsort(target_R, kind="stable")] = click_R[
-        np.lexsort((generator.random(len(click_R)), target_R))
-    ]
-    return mixed
+def _others(user_Q: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.int64]:
+    """Return for each request one of another user: of one and the same for all requests of a user, in turn."""
+    first = np.flatnonzero(np.append(True, user_Q[1:] != user_Q[:-1]))
+    counts = np.diff(np.append(first, len(user_Q)))
+    ring = generator.permutation(len(first))
+    other = np.empty_like(ring)
+    other[ring] = np.roll(ring, 1)  # the next one round, so nobody is given his own
+    mine = np.repeat(np.arange(len(first)), counts)
+    turn = np.arange(len(user_Q)) - first[mine]
+    theirs: NDArray[np.int64] = first[other[mine]] + turn % counts[other[mine]]
+    return theirs
 
 
 def _frequent(case: Case, category: SchemaField) -> NDArray[np.uint64]:

@@ -168,5 +168,5 @@ def _explained(case: Case, pairs: Pairs, category: SchemaField, strength: Streng
         f"often each ad was clicked in training, relative to all pairs of that column; a cell with fewer than "
         f"{LEAST_CLICKS:.0f} expected clicks shows a dot. Mutual information: of 'the behaviour has category c' and "
         f"the click on an ad of category t, for c = t, and on average for c other than t, over the {CATEGORIES} most "
-        f"frequent values of {category.name}, less what shuffled clicks give. Learned: {model}"
+        f"frequent values of {category.name}, less what the histories of other users give. Learned: {model}"
     )
