@@ -107,8 +107,9 @@ def import_kuairand(
 
     """
     sample = Sample(user_share, seed)
-    logs = [CsvFile(path, _COLUMNS) for path in _log_files(raw)]
-    listed = CsvFile(_found(raw, VIDEOS)[0], COLUMNS, quoted=True)
+    paths, videos_path = _files(raw)
+    logs = [CsvFile(path, _COLUMNS) for path in paths]
+    listed = CsvFile(videos_path, COLUMNS, quoted=True)
     bound = memory_of(memory_bytes, reserved=listed.size // TEXT_PER_VIDEO)
     with full_disk(log, remedy=ROOM), atomic_folder(log, marker="schema.toml") as folder:
         scratch = folder / "sorting"
@@ -139,14 +140,15 @@ def _found(raw: Path, pattern: str) -> list[Path]:
     return paths
 
 
-def _log_files(raw: Path) -> list[Path]:
-    """Return the logs in the order of time: the standard ones, in one or two parts each, and the random one."""
+def _files(raw: Path) -> tuple[list[Path], Path]:
+    """Return the logs in time's order: the standard ones, in one or two parts each, the random one; and the videos."""
     paths = [path for pattern in STANDARD for path in _found(raw, pattern)]
     paths += sorted(raw.glob(RANDOM))
-    versions = {path.stem.split("_part")[0].rsplit("_", 1)[1] for path in paths}
+    videos = _found(raw, VIDEOS)
+    versions = {path.stem.split("_part")[0].rsplit("_", 1)[1] for path in [*paths, *videos]}
     if len(versions) > 1:
         raise LogError(f"{raw}: holds several versions ({', '.join(sorted(versions))}); give a folder of one")
-    return paths
+    return paths, videos[0]
 
 
 @dataclass

@@ -152,8 +152,9 @@ def test_a_bad_file_is_refused_with_one_line_and_leaves_nothing(raw, tmp_path, c
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]
 
 
-def test_files_of_two_versions_are_refused(raw, tmp_path):
-    (raw / "log_standard_4_22_to_5_08_pure.csv").write_text(KUAIRAND["log_standard_4_22_to_5_08_1k.csv"])
+@pytest.mark.parametrize("kind", ["log_standard_4_22_to_5_08", "video_features_basic"])
+def test_files_of_two_versions_are_refused(raw, tmp_path, kind):
+    (raw / f"{kind}_pure.csv").write_text(KUAIRAND[f"{kind}_1k.csv"])
     with pytest.raises(LogError, match=r"holds several versions \(1k, pure\)"):
         import_kuairand(raw, tmp_path / "log")
 
