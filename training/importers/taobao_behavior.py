@@ -224,7 +224,8 @@ class _Reader:
 
     def _events(self, frame: pl.DataFrame) -> Records:
         inside = within_calendar(frame["timestamp"], WINDOW_FROM, WINDOW_END - 1)
-        self.counts["dropped_behaviors_outside_the_nine_days"] += int((~inside).sum())
+        sampled = self.sample.keeps(ids(frame["user_id"]))
+        self.counts["dropped_behaviors_outside_the_nine_days"] += int((sampled & ~inside).sum())
         frame = frame.filter(pl.Series(inside))
         records = np.empty(len(frame), dtype=_EVENT)
         records["user"] = ids(frame["user_id"])
