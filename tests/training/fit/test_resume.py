@@ -203,8 +203,9 @@ def test_with_nothing_to_resume_training_begins_and_says_so(dataset: Path, tmp_p
     assert "nothing to resume" in said[0]
 
 
-def test_a_damaged_position_is_named(dataset: Path, stopped: Path) -> None:
-    (work_path(stopped) / "position.pt").write_bytes(b"PK\x03\x04 nothing")
+@pytest.mark.parametrize("content", [b"", b"nothing", b"PK\x03\x04 nothing"])
+def test_a_damaged_position_is_named(dataset: Path, stopped: Path, content: bytes) -> None:
+    (work_path(stopped) / "position.pt").write_bytes(content)
     with pytest.raises(RunError, match=r"position.pt: damaged"):
         train(dataset, stopped, model="tin", settings=dict(FAST), resume=True)
 
@@ -240,9 +241,7 @@ def test_a_loss_that_breaks_after_a_resume_keeps_the_best_epoch(
     assert not work_path(run).exists()
 
 
-def test_a_disk_that_is_full_at_the_end_keeps_the_old_run_and_what_was_trained(
-    dataset: Path, tmp_path: Path
-) -> None:
+def test_a_disk_that_is_full_keeps_the_old_run(dataset: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(dataset, run, model="popularity")
     before = (run / "run.json").read_bytes()
