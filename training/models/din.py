@@ -31,7 +31,7 @@ from training.models.embedding import FeatureEmbedding, padded_table
 from training.models.features import FeatureSpec
 from training.models.head import AdBias, Head
 from training.models.masking import HistoryMask
-from training.models.rectified import rectified_pairs
+from training.models.rectified import FirstLayer, rectified_pairs
 
 HIGHEST_THRESHOLD: Final = 8.0
 WEIGHT_SCALE: Final = 0.2
@@ -124,18 +124,15 @@ class ActivationUnit(nn.Module):
 
     def first_layer(self, q_UND: Tensor, k_ULD: Tensor) -> Tensor:
         """Return `[q, k, q - k, s q * k] W + b` for every pair, `[U, L, N, H]`, by the split above."""
-        bias_U1P, per_ad_UDP = self._per_ad(q_UND)
-        hidden_ULP = torch.baddbmm(bias_U1P, k_ULD, per_ad_UDP)
+        first = self._split(q_UND)
+        bias_U1P = first.bias.flatten(1).unsqueeze(1)
+        hidden_ULP = torch.baddbmm(bias_U1P, k_ULD, first.per_ad(slice(None)))
         return torch.unflatten(hidden_ULP, -1, (-1, self.first.out_features))
 
-    def _per_ad(self, q_UND: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what an ad makes of the first layer: `bias_U1P` and `matrix_UDP`, P = N H."""
+    def _split(self, q_UND: Tensor) -> FirstLayer:
         wq_HD, wk_HD, wd_HD, wp_HD = torch.split(self.first.weight, self.width, dim=1)
         bias_UNH = torch.nn.functional.linear(q_UND, wq_HD + wd_HD, self.first.bias)
-        shared_D1H = (wk_HD - wd_HD).t().unsqueeze(1)
-        product_D1H = self.product_scale * wp_HD.t().unsqueeze(1)
-        per_ad_UDNH = q_UND.transpose(1, 2).unsqueeze(-1) * product_D1H + shared_D1H
-        return bias_UNH.flatten(1).unsqueeze(1), per_ad_UDNH.flatten(2)
+        return FirstLayer(q_UND, bias_UNH, (wk_HD - wd_HD).t(), self.product_scale * wp_HD.t())
 
     def _weights(self, q_UND: Tensor, k_ULD: Tensor, valid_ULN: Tensor | None) -> Tensor:
         hidden_ULNH = self.first_layer(q_UND, k_ULD)
@@ -145,9 +142,8 @@ class ActivationUnit(nn.Module):
         return weight_ULN
 
     def _rectified(self, q_UND: Tensor, k_ULD: Tensor) -> Tensor:
-        bias_U1P, per_ad_UDP = self._per_ad(q_UND)
         layers = [(layer.weight, layer.bias) for layer in self.layers if isinstance(layer, nn.Linear)]
-        return rectified_pairs(k_ULD, bias_U1P, per_ad_UDP, layers)
+        return rectified_pairs(k_ULD, self._split(q_UND), layers)
 
     def _again(self, q_UND: Tensor, k_ULD: Tensor) -> Tensor:
         weight_ULN: Tensor = checkpoint(

@@ -107,3 +107,27 @@ def test_age_matters_only_when_asked_for(build, draw):
 
     assert (with_age(older) - with_age(inputs)).abs().max() > 1e-4
     assert "history_age" not in without.inputs
+
+
+@pytest.mark.parametrize("threads", [2, 3, 16])
+def test_threads_share_the_requests_and_change_nothing(threads, monkeypatch):
+    monkeypatch.setattr(rectified, "BLOCK_BYTES", 2 * 4 * 4 * 9)
+    before = torch.get_num_threads()
+    torch.manual_seed(3)
+    unit = ActivationUnit(6, (9, 4), activation="relu", product_scale=3.0)
+    results = []
+    for count in (1, threads):
+        torch.manual_seed(4)
+        q_UND = torch.randn(7, 4, 6, requires_grad=True)
+        k_ULD = torch.randn(7, 3, 6, requires_grad=True)
+        unit.zero_grad()
+        torch.set_num_threads(count)
+        try:
+            weight_ULN = unit(q_UND, k_ULD, None)
+            (weight_ULN * torch.randn(7, 3, 4)).sum().backward()
+            assert torch.get_num_threads() == count
+        finally:
+            torch.set_num_threads(before)
+        results.append([weight_ULN, q_UND.grad, k_ULD.grad, *(p.grad.clone() for p in unit.parameters())])
+
+    torch.testing.assert_close(results[1], results[0], rtol=1e-5, atol=1e-5)
