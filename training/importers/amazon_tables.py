@@ -105,6 +105,8 @@ def _review(source: ObjectLines, number: int, text: str) -> tuple[str, str, int]
         if type(review.get(key)) is not kind or review[key] == "":
             noun = "a text" if kind is str else "a whole number"
             raise source.refuse(number, f"{key!r} is {review.get(key)!r:.{_SHOWN}}, not {noun}")
+        if kind is str:
+            _refuse_half_a_character(source, number, key, review[key])
     if abs(review["unixReviewTime"]) > LAST_SECOND:
         raise source.refuse(
             number, f"'unixReviewTime' is {review['unixReviewTime']!r:.{_SHOWN}}, no time in seconds"
@@ -140,4 +142,14 @@ def _last_category(source: ObjectLines, number: int, item: dict[str, Any]) -> st
     last = lists[-1] if isinstance(lists, list) else None
     if not isinstance(last, list) or not all(isinstance(each, str) for each in last):
         raise source.refuse(number, "'categories' is not a list of lists of texts")
+    if last:
+        _refuse_half_a_character(source, number, "categories", last[-1])
     return (last[-1] or None) if last else None
+
+
+def _refuse_half_a_character(source: ObjectLines, number: int, key: str, text: str) -> None:
+    """Refuse half of a surrogate pair, which an escape can hold and no Parquet file."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise source.refuse(number, f"{key!r} is {text!r:.{_SHOWN}}, which is no Unicode text") from error

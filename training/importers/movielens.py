@@ -166,7 +166,7 @@ class _Reader:
         seconds = np.concatenate([np.empty(0, np.uint32), *self._seconds])
         self._seconds.clear()
         places = [int(len(seconds) * share) for share in (VALIDATION_AT, TEST_AT)]
-        if len(seconds):
+        if places[0]:
             seconds.partition(places)
             first, second = (int(seconds[place]) for place in places)
             if seconds[: places[0]].min() < first < second:

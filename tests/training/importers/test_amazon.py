@@ -194,6 +194,18 @@ REFUSED = {
     ),
     "no item": (R, '"asin": "B02"', '"item": "B02"', "line 3: 'asin' is None, not a text"),
     "empty id": (R, '"AA1"', '""', "line 2: 'reviewerID' is '', not a text"),
+    "half a character in an id": (
+        R,
+        '"AA1"',
+        '"\\ud83d"',
+        "line 2: 'reviewerID' is '\\ud83d', which is no Unicode",
+    ),
+    "half a character in a category": (
+        M,
+        "'eBook Readers'",
+        r"'\ud83d'",
+        "line 3: 'categories' is '\\ud83d', which",
+    ),
     "time as text": (
         R,
         '"unixReviewTime": 1390867200',

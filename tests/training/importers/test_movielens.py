@@ -60,8 +60,9 @@ def test_a_fifth_of_the_ratings_comes_after_the_training_period(imported, tmp_pa
     assert report["validation_from"] < report["test_from"]
 
 
-def test_ratings_of_one_second_cannot_be_split(raw, tmp_path):
-    (raw / "ratings.csv").write_text("userId,movieId,rating,timestamp\n" + "1,1,4.0,964980000\n" * 20)
+@pytest.mark.parametrize("ratings", [0, 1, 20])
+def test_no_ratings_one_or_many_of_one_second_cannot_be_split(raw, tmp_path, ratings):
+    (raw / "ratings.csv").write_text("userId,movieId,rating,timestamp\n" + "1,1,4.0,964980000\n" * ratings)
     with pytest.raises(LogError, match=r"ratings\.csv: too few ratings"):
         import_movielens(raw, tmp_path / "log")
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]
