@@ -20,9 +20,13 @@ def register(app: typer.Typer) -> None:
 def synthesize(
     log: Annotated[Path, typer.Argument(metavar="LOG", help="Log folder to write.", show_default=False)],
     *,
-    users: Annotated[int, typer.Option(help="Users; any number, in constant memory.")] = 8_000,
-    ads: Annotated[int, typer.Option(help="Ads; at least one of each of the 48 categories.")] = 2_000,
-    events_per_user: Annotated[int, typer.Option(help="Mean number of behaviours of a user.")] = 300,
+    users: Annotated[int, typer.Option(help="Users, up to a billion, in constant memory.")] = 8_000,
+    ads: Annotated[
+        int, typer.Option(help="Ads; at least one of each of the 48 categories, at most 10 million.")
+    ] = 2_000,
+    events_per_user: Annotated[
+        int, typer.Option(help="Mean number of behaviours of a user, at most 100,000.")
+    ] = 300,
     seed: Annotated[int, typer.Option(help="Seed of every draw; same seed, same bytes.")] = 0,
     as_json: JsonOption = False,
 ) -> None:

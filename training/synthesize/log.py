@@ -24,6 +24,8 @@ Progress: TypeAlias = Callable[[int, int | None, str], None]
 
 CHUNK_EVENTS: Final = 300_000  # behaviours drawn at a time, on average
 CHUNK_USERS: Final = 1_000  # at most: short histories have requests too
+MOST: Final = {"users": 1_000_000_000, "ads": 10_000_000, "events_per_user": 100_000}
+"""More is a slip of the keyboard: it would run for days, until the disk is full. Ads are held in memory."""
 REMEDY: Final = "free space on its disk, or give another place"
 
 
@@ -138,3 +140,5 @@ def _check(world: World, **given: int) -> None:
         if value < least[name]:
             reason = ", one ad of each category" if name == "ads" else ""
             raise InputError(f"{flag} {value}: must be at least {least[name]}{reason}")
+        if value > MOST[name]:
+            raise InputError(f"{flag} {value}: must be at most {MOST[name]:,}")

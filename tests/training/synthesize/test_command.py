@@ -28,6 +28,12 @@ def test_the_command_tells_its_counts_and_its_progress(tmp_path, capsys):
         (["--users", "0"], "error: --users 0: must be at least 1\n"),
         (["--ads", "47"], "error: --ads 47: must be at least 48, one ad of each category\n"),
         (["--events-per-user", "-3"], "error: --events-per-user -3: must be at least 1\n"),
+        (
+            ["--users", "99999999999999999999"],
+            "error: --users 99999999999999999999: must be at most 1,000,000,000\n",
+        ),
+        (["--ads", "10000001"], "error: --ads 10000001: must be at most 10,000,000\n"),
+        (["--events-per-user", "100001"], "error: --events-per-user 100001: must be at most 100,000\n"),
     ],
 )
 def test_a_bad_flag_is_refused_in_one_line(tmp_path, capsys, flags, message):
