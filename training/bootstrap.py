@@ -98,6 +98,7 @@ def ratio_intervals(
     numerator: Floats,
     denominator: Floats,
     *,
+    relative_to: tuple[Floats, Floats] | None = None,
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> list[Interval]:
@@ -108,6 +109,8 @@ def ratio_intervals(
         group: `[R]` from 0 without gaps worth mentioning; the result has one entry per group.
         numerator: `[R]`.
         denominator: `[R]`.
+        relative_to: `[R]` each, another numerator and denominator: each group's ratio is divided by that of these,
+            which varies with the draws too.
         replicates: draws.
         seed: of the draws.
 
@@ -115,18 +118,23 @@ def ratio_intervals(
     groups = int(group.max(initial=-1)) + 1
     users, user_R = np.unique(user, return_inverse=True)
     cells, cell_R = np.unique(user_R * groups + group, return_inverse=True)
-    parts_2C = [np.bincount(cell_R, weights=part, minlength=len(cells)) for part in (numerator, denominator)]
+    parts = (numerator, denominator, *(relative_to or ()))
+    parts_C = [np.bincount(cell_R, weights=part, minlength=len(cells)) for part in parts]
     user_C, group_C = cells // max(groups, 1), cells % max(groups, 1)
 
     def ratios(count_C: Floats) -> Floats:
-        top, bottom = (np.bincount(group_C, weights=count_C * part, minlength=groups) for part in parts_2C)
-        return ratio(top.astype(np.float64), bottom.astype(np.float64))
+        sums = [
+            np.bincount(group_C, weights=count_C * part, minlength=groups).astype(np.float64)
+            for part in parts_C
+        ]
+        found = ratio(sums[0], sums[1])
+        return found if relative_to is None else ratio(found, ratio(sums[2], sums[3]))
 
     value_G = ratios(np.ones(len(cells)))
     draws = user_draws(len(users), replicates=replicates if len(users) > 1 else 0, seed=seed)
     drawn = [ratios(count_U[user_C]) for count_BU in draws for count_U in count_BU]
     drawn_BG = np.array(drawn).reshape(len(drawn), groups)
-    counted_C = (parts_2C[0] != 0) | (parts_2C[1] != 0)
+    counted_C = (parts_C[0] != 0) | (parts_C[1] != 0)
     alone_G = np.bincount(group_C[counted_C], minlength=groups) < 2  # one user's ratio is that of every draw
     return [
         Interval(value, *((np.nan, np.nan) if alone_G[g] else _quantiles(drawn_BG[:, g])))

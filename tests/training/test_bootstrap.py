@@ -153,6 +153,22 @@ def test_ratios_of_groups_are_those_of_the_rows_drawn():
         assert (found.low, found.high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])))
 
 
+def test_ratios_relative_to_others_are_drawn_with_them():
+    rng = np.random.default_rng(6)
+    user, group = rng.integers(0, 40, 600), np.zeros(600, dtype=np.int64)
+    top, bottom = rng.random(600) * (1 + user % 7), np.ones(600)
+    most = (rng.random(600) < 0.9).astype(float)  # of the rows: their ratio hardly differs from that of all
+    (found,) = ratio_intervals(
+        user, group, most * top, most * bottom, relative_to=(top, bottom), replicates=200, seed=9
+    )
+    counts = np.concatenate(list(user_draws(40, replicates=200, seed=9)))[:, user]
+    drawn = (counts @ (most * top)) / (counts @ (most * bottom)) / ((counts @ top) / (counts @ bottom))
+    assert found.value == pytest.approx((most @ top) / most.sum() / top.mean())
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])))
+    (alone,) = ratio_intervals(user, group, most * top, most * bottom, replicates=200, seed=9)
+    assert found.high - found.low < 0.2 * (alone.high - alone.low) / alone.value
+
+
 def test_a_group_of_one_user_or_of_nothing_has_no_interval():
     user, group = np.array([0, 0, 1, 2]), np.array([0, 0, 2, 2])
     lone, empty, two = ratio_intervals(user, group, np.ones(4), np.array([2.0, 2.0, 1.0, 4.0]), replicates=99)

@@ -124,14 +124,20 @@ def _measured_bands(case: Case, pairs: Pairs, place: int) -> tuple[list[Interval
     clicks_R, expected_R = clicks_and_expected(case, pairs)
     all_RP = pairs.every[:, : len(RANKS)].astype(np.float64)
     same_RP = pairs.same[:, place, : len(RANKS)].astype(np.float64)
-    usual_P = (all_RP.T @ clicks_R) / np.maximum(all_RP.T @ expected_R, 1e-300)
     user = np.repeat(case.main.user[pairs.row], len(RANKS))
     group = np.tile(np.arange(len(RANKS)), len(pairs.row))
 
+    def sums(kind_RP: Floats) -> tuple[Floats, Floats]:
+        return (kind_RP * clicks_R[:, None]).ravel(), (kind_RP * expected_R[:, None]).ravel()
+
     def bands(kind_RP: Floats) -> list[Interval]:
-        top, bottom = kind_RP * clicks_R[:, None], kind_RP * expected_R[:, None] * usual_P
         return ratio_intervals(
-            user, group, top.ravel(), bottom.ravel(), replicates=case.replicates, seed=case.seed
+            user,
+            group,
+            *sums(kind_RP),
+            relative_to=sums(all_RP),
+            replicates=case.replicates,
+            seed=case.seed,
         )
 
     return bands(same_RP), bands(all_RP - same_RP)
