@@ -13,7 +13,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -26,30 +26,33 @@ RENAME_EXCHANGE: Final = 2
 
 
 @contextmanager
-def atomic_folder(target: Path, *, marker: str | None, flush: bool = True) -> Iterator[Path]:
+def atomic_folder(
+    target: Path, *, marker: str | None, own: Collection[str] = (), flush: bool = True
+) -> Iterator[Path]:
     """Yield an empty folder beside `target`; on success it becomes `target`, else it is removed.
 
-    An existing `target` is replaced whole if it is empty or holds a file called `marker`; with `marker` None
-    only an empty folder is replaced. Checked before the work starts and again before the rename. Without `flush`
-    its files may be lost, or be found torn, if the machine itself stops within the next minute.
+    An existing `target` is replaced whole if it is empty or holds a file called `marker` and no folders but
+    `own`; with `marker` None only an empty folder is replaced. Checked before the work starts and again before
+    the rename. Without `flush` its files may be lost, or be found torn, if the machine itself stops within the
+    next minute.
 
     Raises:
         InputError: `target` is a file, a folder that this kind of writer did not make, or where none can be.
 
     """
     target = target.resolve()
-    refuse_foreign(target, marker)
+    refuse_foreign(target, marker, own)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(target)
         temporary, lock = _claimed_sibling(target)
     except OSError as error:
-        raise InputError(f"{target} can't be written: {error.strerror}; give another place") from error
+        raise InputError(f"{target} can't be written: {_reason(error)}; give another place") from error
     try:
         yield temporary
         if flush:
             _flush(temporary)
-        refuse_foreign(target, marker)
+        refuse_foreign(target, marker, own)
         _move_into_place(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -77,7 +80,7 @@ def claimed_folder(path: Path) -> Iterator[bool]:
             if lock is None and path.is_dir():
                 break
     except OSError as error:
-        raise InputError(f"{path} can't be written: {error.strerror}; give another place") from error
+        raise InputError(f"{path} can't be written: {_reason(error)}; give another place") from error
     try:
         yield lock is not None
     finally:
@@ -101,7 +104,7 @@ def atomic_file(target: Path) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
     except OSError as error:
-        raise InputError(f"{target} can't be written: {error.strerror}; give another place") from error
+        raise InputError(f"{target} can't be written: {_reason(error)}; give another place") from error
     try:
         yield temporary
         _sync(temporary)
@@ -127,11 +130,12 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def refuse_foreign(target: Path, marker: str | None) -> None:
+def refuse_foreign(target: Path, marker: str | None, own: Collection[str] = ()) -> None:
     """Refuse to replace what is no folder of this kind (see `atomic_folder`): for asking before long work.
 
     Raises:
-        InputError: `target` is a file, or a folder with content but without a file called `marker`.
+        InputError: `target` is a file, or a folder with content but without a file called `marker`, or with a
+            folder in it that is none of its `own`: a dataset kept inside its log, raw files beside theirs.
 
     """
     if not target.exists():
@@ -141,6 +145,12 @@ def refuse_foreign(target: Path, marker: str | None) -> None:
     if any(target.iterdir()) and not (marker is not None and (target / marker).is_file()):
         reason = "is not empty" if marker is None else f"is not empty and holds no {marker}"
         raise InputError(f"{target} {reason}: not replaced; give another name, or remove it first")
+    for inner in sorted(target.iterdir()):
+        if inner.is_dir() and inner.name not in own:
+            raise InputError(
+                f"{target} holds the folder {inner.name}, which would be lost with it: not replaced; "
+                "give another name, or move that folder elsewhere first"
+            )
 
 
 def _remove_abandoned(target: Path) -> None:
@@ -224,6 +234,11 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _reason(error: OSError) -> str | None:
+    """Return why, in words of what was asked for: a file stands where the folder around it should be."""
+    return "a folder above it is a file" if isinstance(error, FileExistsError) else error.strerror
 
 
 def _escaped(name: str) -> str:

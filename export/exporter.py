@@ -24,6 +24,7 @@ from training.run import Run
 
 Progress = Callable[[int, int | None, str], None]
 
+_OWN: Final = (FOLDER, VOCABULARIES)
 PRECISIONS: Final = ("fp32",)
 _STEPS: Final = 5
 _PACKAGES: Final = ("onnx", "onnxruntime", "torch")
@@ -58,7 +59,7 @@ def export(
         raise InputError(f"--precision {precision}: not available; available now: {', '.join(PRECISIONS)}")
     report(0, _STEPS, "opening the run")
     opened = Run.load(run)
-    with atomic_folder(bundle, marker=MANIFEST) as folder:
+    with atomic_folder(bundle, marker=MANIFEST, own=_OWN) as folder:
         summary = _fill(folder, opened, report, now or datetime.now(UTC))
     report(_STEPS, _STEPS, "done")
     return {"bundle": str(bundle), **summary, "seconds": time.perf_counter() - started}

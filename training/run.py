@@ -30,6 +30,8 @@ from training.models.features import FeatureSpec
 
 FORMAT: Final = 1
 MARKER: Final = "run.json"
+OWN: Final = ("vocabularies",)
+"""The folders that a run folder holds: with any other it is not replaced."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ def _read_keys(path: Path) -> NDArray[np.uint64]:
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:
     try:
         weights: dict[str, torch.Tensor] = torch.load(path, weights_only=True, map_location="cpu")
-    except pickle.UnpicklingError as error:  # its own words are a page of advice on trusting files
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:  # its own words are a page of advice
         raise RunError(f"{path}: damaged, it holds no weights; train the run again") from error
     return weights
 

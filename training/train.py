@@ -13,7 +13,7 @@ from training.fit.job import Job
 from training.fit.peers import Peers
 from training.fit.processes import peers_of_environment
 from training.fit.work import has_position, work_folder
-from training.run import FORMAT, MARKER, Run
+from training.run import FORMAT, MARKER, OWN, Run
 from training.scoring import Progress
 from training.settings import resolve_settings
 
@@ -97,7 +97,7 @@ def _write(job: Job, peers: Peers, *, resume: bool, report: Progress, say: Say) 
         say(f"{run}: an unfinished training is dropped; --resume would have gone on with it")
 
     try:
-        with work_folder(run, dropped=dropped) as work, atomic_folder(run, marker=MARKER) as folder:
+        with work_folder(run, dropped=dropped) as work, atomic_folder(run, marker=MARKER, own=OWN) as folder:
             fitted = job.fit(peers, work, resume=resume, report=report)
             if fitted.at.failure is not None and fitted.at.best_epoch < 0:
                 work.spent = True

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 def fill(target: Path, text: str, *, marker: str | None = "made.json") -> None:
     """Write a folder of two files through `atomic_folder`."""
-    with atomic_folder(target, marker=marker) as folder:
+    with atomic_folder(target, marker=marker, own=("deep",)) as folder:
         (folder / "made.json").write_text("{}")
         (folder / "deep").mkdir()
         (folder / "deep" / "text").write_text(text)
@@ -67,6 +67,23 @@ def test_a_foreign_folder_is_refused_and_left_alone(tmp_path: Path, marker: str 
     assert names(tmp_path) == ["out"]
 
 
+def test_a_folder_kept_inside_is_not_lost_with_the_older_one(tmp_path: Path) -> None:
+    fill(tmp_path / "out", "one")
+    (tmp_path / "out" / "dataset").mkdir()
+    (tmp_path / "out" / "dataset" / "precious").write_text("hours of work")
+    with pytest.raises(InputError, match="out holds the folder dataset, which would be lost with it"):
+        fill(tmp_path / "out", "two")
+    assert (tmp_path / "out" / "dataset" / "precious").read_text() == "hours of work"
+    assert (tmp_path / "out" / "deep" / "text").read_text() == "one"
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_file_where_a_folder_above_should_be_is_told(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("mine")
+    with pytest.raises(InputError, match="a folder above it is a file"):
+        fill(tmp_path / "notes" / "out", "one")
+
+
 def test_a_folder_that_became_foreign_meanwhile_is_refused(tmp_path: Path) -> None:
     def write() -> None:
         with atomic_folder(tmp_path / "out", marker="made.json"):
@@ -102,7 +119,7 @@ def test_a_failure_leaves_nothing_and_keeps_the_older_folder(tmp_path: Path) -> 
     fill(tmp_path / "out", "one")
 
     def interrupted(name: str) -> None:
-        with atomic_folder(tmp_path / name, marker="made.json") as folder:
+        with atomic_folder(tmp_path / name, marker="made.json", own=("deep",)) as folder:
             (folder / "half").write_text("half")
             raise KeyboardInterrupt
 
@@ -117,7 +134,7 @@ def killed_writer(target: Path) -> "subprocess.Popen[str]":
     """Start a process that has written half a folder and waits to be killed."""
     code = (
         "import sys, time\nfrom pathlib import Path\nfrom contract.files import atomic_folder\n"
-        "with atomic_folder(Path(sys.argv[1]), marker='made.json') as folder:\n"
+        "with atomic_folder(Path(sys.argv[1]), marker='made.json', own=('deep',)) as folder:\n"
         "    (folder / 'made.json').write_text('{}')\n"
         "    print('half', flush=True)\n"
         "    time.sleep(60)\n"
