@@ -8,9 +8,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from contract.files import atomic_file
 from training.bootstrap import metric_intervals
 from training.dataset import Dataset
+from training.full_disk import file_on_a_disk
 from training.metrics import sigmoid
 from training.run import Run
 from training.scored import score_split, split_name
@@ -37,6 +37,7 @@ def evaluate(
     Raises:
         RunError, DatasetError: the run or its dataset can't be used, or the split is empty.
         InputError: no such split.
+        LongsightError: no room for the predictions.
 
     """
     name = split_name(split)
@@ -68,5 +69,5 @@ def _write_predictions(
     frame = dataset.impressions()[log_row[order]].with_columns(
         pl.Series("probability", probability_of(logit[order])), pl.Series("logit", logit[order])
     )
-    with atomic_file(path) as temporary:
+    with file_on_a_disk(path) as temporary:
         frame.write_parquet(temporary)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from contract.errors import LongsightError
+from contract.files import atomic_file
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _IN_TEXT: Final = re.compile(r"os error (\d+)")  # polars wraps the system's error in a sentence
@@ -26,12 +27,13 @@ def full_disk_code(error: BaseException | None) -> int | None:
 
 
 @contextmanager
-def full_disk(log: Path, *, remedy: str) -> Iterator[None]:
-    """Turn a write that finds no room into one line that says what is left under `log`: nothing.
+def full_disk(target: Path, *, remedy: str, left: str = "nothing was left there") -> Iterator[None]:
+    """Turn a write that finds no room into one line that says what is left under `target`.
 
     Args:
-        log: the folder that is written.
+        target: the folder or file that is written.
         remedy: last words of the line.
+        left: what is there now.
 
     Raises:
         LongsightError: there was no room.
@@ -43,6 +45,18 @@ def full_disk(log: Path, *, remedy: str) -> Iterator[None]:
         code = full_disk_code(error)
         if code is None:
             raise
-        raise LongsightError(
-            f"{log} can't be written: {os.strerror(code)}; nothing was left there ({remedy})"
-        ) from error
+        raise LongsightError(f"{target} can't be written: {os.strerror(code)}; {left} ({remedy})") from error
+
+
+@contextmanager
+def file_on_a_disk(target: Path) -> Iterator[Path]:
+    """Yield the path that becomes `target` once it is whole (`atomic_file`); a full disk is one line.
+
+    Raises:
+        InputError: no file can be there.
+        LongsightError: there was no room.
+
+    """
+    words = {"remedy": "free space on its disk, or give another file", "left": "an older file there stays"}
+    with full_disk(target, **words), atomic_file(target) as temporary:
+        yield temporary

@@ -1,6 +1,7 @@
 """Two runs on the same impressions: which is better, and is that more than chance."""
 
 import json
+import resource
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import polars as pl
 import pytest
 
 from cli.main import run as longsight
-from contract.errors import DatasetError, InputError, RunError
+from contract.errors import DatasetError, InputError, LongsightError, RunError
 from tests.support.logs import write_log
 from training.bootstrap import METRICS, Difference
 from training.compare import compare, verdict
@@ -190,6 +191,21 @@ def test_the_report_command_writes_where_it_is_told(made, tmp_path, capsys):
 def test_predictions_are_written_beside_the_metrics(made, tmp_path):
     metrics = evaluate(made / "tin", predictions=tmp_path / "p.parquet")
     assert pl.read_parquet(tmp_path / "p.parquet").height == metrics["rows"]
+
+
+def test_predictions_that_find_no_room_leave_the_older_ones(made, tmp_path):
+    (tmp_path / "p.parquet").write_bytes(b"older")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # files can't grow: like a disk that is full
+    try:
+        with pytest.raises(
+            LongsightError, match=r"p\.parquet can't be written: File too large; an older file"
+        ):
+            evaluate(made / "tin", predictions=tmp_path / "p.parquet")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == ["p.parquet"]
+    assert (tmp_path / "p.parquet").read_bytes() == b"older"
 
 
 NAMES = ("tin", "din")

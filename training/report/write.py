@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from contract.files import atomic_file
 from training.bootstrap import REPLICATES, Interval
+from training.full_disk import file_on_a_disk
 from training.report.case import Case, open_case
 from training.report.coverage import coverage_section, splits_section
 from training.report.curves import curves_section
@@ -48,6 +48,7 @@ def write_report(
     Raises:
         RunError, DatasetError: the run, its dataset or a baseline can't be used.
         InputError: `category` is no such field, or `output` can't be written.
+        LongsightError: no room for the page.
 
     """
     case = open_case(
@@ -73,7 +74,7 @@ def write_report(
         foot=foot,
     )
     target = output or run / FILE
-    with atomic_file(target) as temporary:
+    with file_on_a_disk(target) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return target
 

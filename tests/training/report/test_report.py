@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from contract.errors import InputError, RunError
+from contract.errors import InputError, LongsightError, RunError
 from tests.training.report.conftest import NOW
 from training.evaluate import evaluate
 from training.prepare import prepare
@@ -183,7 +183,9 @@ def test_what_fails_leaves_the_older_report(runs, monkeypatch):
 
     (runs / "tin" / "report.html").write_text("older")
     monkeypatch.setattr("pathlib.Path.write_text", torn)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(
+        LongsightError, match=r"report\.html can't be written: No space left on device; an older"
+    ):
         write_report(runs / "tin", baselines=[runs / "din"], replicates=100)
     assert (runs / "tin" / "report.html").read_text() == "older"
     assert {path.name for path in (runs / "tin").glob(".*")} == set()
