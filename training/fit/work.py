@@ -131,7 +131,15 @@ def read_position(run: Path, identity: Mapping[str, object]) -> tuple[dict[str, 
         about, state = json.loads(content["about"]), content["state"]
         if about["format"] != FORMAT:
             raise RunError(f"{path}: of another format; train again without --resume")
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, KeyError, TypeError, ValueError) as error:
+    except (
+        OSError,
+        EOFError,
+        RuntimeError,
+        pickle.UnpicklingError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise RunError(f"{path}: damaged, nothing to resume; train again without --resume") from error
     for name, wanted in _flat(identity).items():
         found = _flat(about["identity"]).get(name)
