@@ -1,5 +1,6 @@
 """What follows the fit: the best weights calibrated, and everything that belongs into a run folder."""
 
+import pickle
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from contract.errors import RunError
 from training.calibration import Calibration, fit_calibration
 from training.fit.job import Fitted
 from training.fit.work import WorkFolder
@@ -20,12 +22,20 @@ from training.weights import recency, row_weights
 def finish(
     folder: Path, work: WorkFolder, fitted: Fitted, settings: TrainSettings, *, report: Progress
 ) -> dict[str, Any]:
-    """Write the best weights, the encoder and the metric lines into `folder`; returns the record of the run."""
+    """Write the best weights, the encoder and the metric lines into `folder`; returns the record of the run.
+
+    Raises:
+        RunError: the weights that were put aside have been damaged since.
+
+    """
     dataset, at = fitted.material.dataset, fitted.at
     shutil.copyfile(work.best(at.best_epoch), folder / "checkpoint.pt")
     work.close()
     shutil.copyfile(work.journal, folder / "metrics.jsonl")
-    fitted.model.load_state_dict(torch.load(folder / "checkpoint.pt", weights_only=True))
+    try:
+        fitted.model.load_state_dict(torch.load(folder / "checkpoint.pt", weights_only=True))
+    except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        raise RunError(f"{work.best(at.best_epoch)}: damaged; train again without --resume") from error
     calibration, metrics = _calibrate(fitted, settings, report=report)
     return {
         "settings": settings.model_dump(),
