@@ -57,7 +57,8 @@ class CsvColumn:
         noun = {"integer": "an integer", "number": "a number", "text": "text"}[self.kind]
         if math.isinf(self.low) and math.isinf(self.high):
             return noun
-        return f"{noun} from {self.low:,.0f} to {self.high:,.0f}"
+        high = f"{self.high:,.0f}" if self.high < 1e16 else f"{self.high:g}"  # beyond, digits are noise
+        return f"{noun} from {self.low:,.0f} to {high}"
 
 
 ID: Final = CsvColumn("integer", low=0, high=LARGEST_ID)

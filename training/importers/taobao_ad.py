@@ -140,6 +140,8 @@ def import_taobao_ad(
         write_blocks(folder / "behaviors.parquet", _BEHAVIORS, behaviors)
         if not reader.counts["impressions"]:
             raise LogError(f"{sources['raw_sample'].path}: no rows of these users; no request")
+        if not reader.counts["behaviors"]:
+            raise LogError(f"{sources['behavior_log'].path}: no rows of these users; no history")
         scratch.rmdir()
         (folder / "schema.toml").write_text(schema_toml(), encoding="utf-8")
     return {

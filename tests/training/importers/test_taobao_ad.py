@@ -8,7 +8,7 @@ import pytest
 from contract.errors import InputError, LogError
 from contract.log import read_log
 from contract.schema import Schema
-from tests.training.importers.raw_files import TAOBAO_AD, write
+from tests.training.importers.raw_files import BEHAVIOR_LOG, TAOBAO_AD, write
 from training.dataset import Dataset
 from training.importers import external_log, taobao_ad
 from training.importers.memory import Memory
@@ -168,7 +168,18 @@ REFUSED = {
     "clk": ("raw_sample", ",0,1\n", ",0,2\n", "line 3: column 'clk': '2' is not an integer from 0 to 1"),
     "btag": ("behavior_log", "fav", "like", "line 7: column 'btag': 'like' is not one of pv, cart, fav, buy"),
     "cut": ("behavior_log", "fav,8282,87331", "fav,8282", "line 7: has 4 fields, not 5"),
-    "price": ("ad_feature", "199.0", "cheap", "line 3: column 'price': 'cheap' is not a number"),
+    "price": (
+        "ad_feature",
+        "199.0",
+        "cheap",
+        "line 3: column 'price': 'cheap' is not a number from 0 to 1e+30",
+    ),
+    "no events": (
+        "behavior_log",
+        BEHAVIOR_LOG.split("\n", 1)[1],
+        "",
+        "no rows of these users; no history",
+    ),
     "ad twice": ("ad_feature", "4,8282", "3,8282", "line 5: column 'adgroup_id': 3 stands there twice"),
     "user twice": ("user_profile", "581738,", "234,", "line 3: column 'userid': 234 stands there twice"),
 }
