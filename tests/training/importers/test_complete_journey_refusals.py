@@ -1,11 +1,12 @@
 """Bad arguments, bad raw tables, and what a failed import leaves behind: nothing."""
 
 import re
+import resource
 
 import polars as pl
 import pytest
 
-from contract.errors import InputError, LogError
+from contract.errors import InputError, LogError, LongsightError
 from training.importers import raw_tables
 from training.importers.complete_journey import STEPS, import_complete_journey
 
@@ -28,6 +29,20 @@ def _refused(write_raw, tmp_path):
         return message
 
     return refused
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tables, write_raw, tmp_path):
+    raw = write_raw(tables)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))  # files can't grow: like a disk that is full
+    try:
+        with pytest.raises(
+            LongsightError, match=r"log can't be written: File too large; nothing was left there"
+        ):
+            import_complete_journey(raw, tmp_path / "log")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert listing(tmp_path) == ["raw"]
 
 
 def test_a_missing_file_is_named_with_what_the_folder_needs(tables, refused):
