@@ -6,13 +6,15 @@ U requests, N candidate ads, L behaviours.
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from torch import Tensor, nn
 
 from contract.errors import InputError
 
 ConfigT = TypeVar("ConfigT")
+
+LARGEST_WIDTH: Final = 4096
 
 
 class CtrModel(nn.Module, ABC):
@@ -46,6 +48,12 @@ def require(condition: bool, message: str) -> None:  # noqa: FBT001 - reads as a
     """Raise InputError with `message` unless `condition` holds."""
     if not condition:
         raise InputError(message)
+
+
+def require_width(embedding_width: int) -> None:
+    """Raise InputError unless a vector of so many numbers makes sense."""
+    fits = 0 < embedding_width <= LARGEST_WIDTH
+    require(fits, f"embedding_width must be in 1..{LARGEST_WIDTH}, got {embedding_width}")
 
 
 def _convert(name: str, value: object, default: object) -> Any:  # noqa: ANN401 - the field's own type

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from training.models.base import CtrModel, require
+from training.models.base import CtrModel, require, require_width
 from training.models.dice import Activation
 from training.models.embedding import FeatureEmbedding, padded_table
 from training.models.features import FeatureSpec
@@ -63,7 +63,7 @@ class DinConfig:
     """relu, prelu, sigmoid or dice."""
 
     def __post_init__(self) -> None:
-        require(self.embedding_width > 0, f"embedding_width must be > 0, got {self.embedding_width}")
+        require_width(self.embedding_width)
         require(self.product_scale > 0, f"product_scale must be > 0, got {self.product_scale}")
         sizes = self.attention_hidden
         require(

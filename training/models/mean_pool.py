@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from training.models.base import CtrModel, require
+from training.models.base import CtrModel, require_width
 from training.models.embedding import FeatureEmbedding
 from training.models.features import FeatureSpec
 from training.models.head import AdBias, Head
@@ -27,7 +27,7 @@ class MeanPoolConfig:
     """relu, prelu, sigmoid or dice."""
 
     def __post_init__(self) -> None:
-        require(self.embedding_width > 0, f"embedding_width must be > 0, got {self.embedding_width}")
+        require_width(self.embedding_width)
 
 
 class MeanPool(CtrModel):

@@ -41,7 +41,7 @@ class FirstLayer:
 
     def per_ad(self, some: slice) -> Tensor:
         """Return its matrices `[u, D, P]` for some requests."""
-        q_uDN1 = self.ads[some].transpose(1, 2).unsqueeze(-1)
+        q_uDN1 = self.ads[some].transpose(1, 2).contiguous().unsqueeze(-1)
         return torch.addcmul(self.shared.unsqueeze(1), q_uDN1, self.product.unsqueeze(1)).flatten(2)
 
 

@@ -20,7 +20,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from training.models.base import CtrModel, require
+from training.models.base import CtrModel, require, require_width
 from training.models.embedding import INIT_STD, FeatureEmbedding, padded_table
 from training.models.features import FeatureSpec
 from training.models.head import AdBias, Head
@@ -57,7 +57,7 @@ class TinConfig:
     """relu, prelu, sigmoid or dice."""
 
     def __post_init__(self) -> None:
-        require(self.embedding_width > 0, f"embedding_width must be > 0, got {self.embedding_width}")
+        require_width(self.embedding_width)
         require(self.logit_scale > 0, f"logit_scale must be > 0, got {self.logit_scale}")
         require(self.temporal in TEMPORAL, f"temporal {self.temporal!r} is none of {', '.join(TEMPORAL)}")
 
