@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 
 WIDTH: Final = 380
 _HEIGHT: Final = 230
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 10, 43
+_LEFT, _RIGHT, _TOP, _BOTTOM = 66, 12, 10, 43
 _TICKS: Final = 5
 
 Point = tuple[float, float]
