@@ -10,8 +10,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +22,7 @@ from training.batches import BatchSource, training_order
 from training.dataset import Dataset
 from training.fit.memory import keep_freed_memory
 from training.fit.step import Prepared, TrainStep
+from training.fit.trainer import ahead
 from training.fitting import fit_encoder
 from training.models import build_model
 from training.prepare import prepare
@@ -81,11 +81,15 @@ def longsight(sizes: Sizes, model: str, settings: dict[str, Any]) -> dict[str, T
     keep_freed_memory()  # as `train` does
     step = TrainStep(built.train(), training, steps=1_000_000)
     chosen = opened.requests_of("train")
-    kept = step.prepare(source.batch(chosen[: sizes.requests], serving=False))
+
+    def cut(these: NDArray[np.int64]) -> Prepared:
+        return step.prepare(source.batch(these, serving=False))
+
+    kept = cut(chosen[: sizes.requests])
 
     def epoch(batches: int) -> None:
         order = training_order(source, chosen, requests=sizes.requests, generator=generator)
-        for prepared in _ahead(step, source, order[:batches]):
+        for prepared in ahead(cut, order[:batches]):
             step.step(prepared)
 
     def bare(batches: int) -> None:
@@ -121,22 +125,6 @@ def _write_log(log: Path, sizes: Sizes, generator: np.random.Generator) -> None:
     pl.DataFrame(events).write_parquet(log / "behaviors.parquet")
     pl.DataFrame(impressions).write_parquet(log / "impressions.parquet")
     pl.DataFrame({"ad_id": np.arange(1, sizes.items)}).write_parquet(log / "ads.parquet")
-
-
-def _ahead(step: TrainStep, source: BatchSource, order: list[NDArray[np.int64]]) -> Iterator[Prepared]:
-    """Yield the batches, each prepared while the one before it is trained on."""
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        ready: Future[Prepared] | None = None
-        for chosen in order:
-            before, ready = ready, pool.submit(_prepare, step, source, chosen)
-            if before is not None:
-                yield before.result()
-        if ready is not None:
-            yield ready.result()
-
-
-def _prepare(step: TrainStep, source: BatchSource, chosen: NDArray[np.int64]) -> Prepared:
-    return step.prepare(source.batch(chosen, serving=False))
 
 
 def deepctr(sizes: Sizes, model: str, settings: dict[str, Any]) -> dict[str, Train]:

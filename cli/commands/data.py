@@ -47,9 +47,12 @@ def prepare(
     memory: Annotated[
         int,
         typer.Option(
-            parser=parse_size, metavar="SIZE", help="What the work may take, beside the program and the ads."
+            parser=parse_size,
+            metavar="SIZE",
+            help="What the work may take, beside the program and the ads.",
+            show_default="2GB",
         ),
-    ] = "2GB",  # type: ignore[assignment]  # parsed like what is typed
+    ] = 2_000_000_000,
     as_json: JsonOption = False,
 ) -> None:
     """Turn a log into a dataset: packed histories and requests, split by time.

@@ -13,11 +13,19 @@ from cli.values import parse_size
 LogArgument = Annotated[Path, typer.Argument(metavar="LOG", help="Log folder to write.", show_default=False)]
 MemoryOption = Annotated[
     int,
-    typer.Option(parser=parse_size, metavar="SIZE", help="Bound on this program's memory, such as 800MB."),
+    typer.Option(
+        parser=parse_size,
+        metavar="SIZE",
+        help="Bound on this program's memory, such as 800MB.",
+        show_default="4GB",
+    ),
 ]
+DEFAULT_MEMORY = 4_000_000_000
 ShareOption = Annotated[
     float, typer.Option(metavar="S", help="Keep everything of about this share of the users, drawn by seed.")
 ]
+
+ShareSeedOption = Annotated[int, typer.Option(min=0, help="Seed of --user-share.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -96,9 +104,9 @@ def taobao_ad(
     ],
     log: LogArgument,
     *,
-    memory: MemoryOption = "4GB",  # type: ignore[assignment]  # parsed like what is typed
+    memory: MemoryOption = DEFAULT_MEMORY,
     user_share: ShareOption = 1.0,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of --user-share.")] = 0,
+    seed: ShareSeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Import Taobao's display ads (Tianchi 56): which of the ads shown does a user click?
@@ -131,7 +139,7 @@ def taobao_behavior(
     min_history: Annotated[
         int, typer.Option(min=1, help="Events that a user must have had before a request.")
     ] = 20,
-    memory: MemoryOption = "4GB",  # type: ignore[assignment]  # parsed like what is typed
+    memory: MemoryOption = DEFAULT_MEMORY,
     user_share: ShareOption = 1.0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of every draw.")] = 0,
     as_json: JsonOption = False,
@@ -166,9 +174,9 @@ def kuairand(
     ],
     log: LogArgument,
     *,
-    memory: MemoryOption = "4GB",  # type: ignore[assignment]  # parsed like what is typed
+    memory: MemoryOption = DEFAULT_MEMORY,
     user_share: ShareOption = 1.0,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of --user-share.")] = 0,
+    seed: ShareSeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Import KuaiRand: does a user click the video that the app shows?"""
@@ -187,9 +195,9 @@ def movielens(
     ],
     log: LogArgument,
     *,
-    memory: MemoryOption = "4GB",  # type: ignore[assignment]  # parsed like what is typed
+    memory: MemoryOption = DEFAULT_MEMORY,
     user_share: ShareOption = 1.0,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of --user-share.")] = 0,
+    seed: ShareSeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Import MovieLens: does a user give a film 4 stars or more? A small log to try things on."""

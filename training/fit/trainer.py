@@ -148,7 +148,7 @@ class Trainer:
             requests=self.settings.requests_per_batch,
             generator=self._generator,
         )
-        for prepared in _ahead(self._prepare, order[at.batch :]):
+        for prepared in ahead(self._prepare, order[at.batch :]):
             loss = self.step.step(prepared)
             if not math.isfinite(loss):
                 return math.nan
@@ -268,7 +268,7 @@ def epoch_line(
     }
 
 
-def _ahead(
+def ahead(
     prepare: Callable[[NDArray[np.int64]], Prepared], order: list[NDArray[np.int64]]
 ) -> Iterator[Prepared]:
     """Yield the batches, each prepared while the one before it is trained on."""

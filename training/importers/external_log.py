@@ -1,10 +1,11 @@
-"""From a CSV file of any size to sorted portions: what the readers of the two Taobao logs share.
+"""From CSV files of any size to sorted portions: what the readers of large logs share.
 
 A reader turns a parsed piece of text into records (structured rows with `user` and `timestamp`); they come
 back sorted by user and second, a portion of users at a time.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -14,10 +15,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from contract.errors import InputError, LogError
+from contract.files import atomic_folder
+from training.full_disk import full_disk
 from training.importers.csv_chunks import CsvFile
 from training.importers.draws import uniform
 from training.importers.memory import MEBIBYTE, Memory
-from training.importers.parquet_blocks import ROW_GROUP
+from training.importers.parquet_blocks import ROOM, ROW_GROUP
 from training.importers.partitions import Partitions, Records, splitters
 from training.splitmix import refuse_bad_seed
 
@@ -112,6 +115,22 @@ class External:
         users = np.concatenate(found)
         read = min(source.size, SAMPLE_BLOCKS * SAMPLE_BYTES)
         return source.size * len(users) // max(read, 1), users
+
+
+@contextmanager
+def sorted_on_disk(log: Path, memory: Memory, progress: Progress | None) -> Iterator[tuple[Path, External]]:
+    """Yield the folder that becomes the log `log`, whole or not at all, and the sorter whose files lie in it.
+
+    Raises:
+        InputError: `log` is something other than a log folder.
+        LongsightError: no room on the disk.
+
+    """
+    with full_disk(log, remedy=ROOM), atomic_folder(log, marker="schema.toml") as folder:
+        scratch = folder / "sorting"
+        scratch.mkdir()
+        yield folder, External(scratch, memory, progress or (lambda *_: None))
+        scratch.rmdir()
 
 
 def ids(series: pl.Series) -> NDArray[np.uint32]:

@@ -13,8 +13,6 @@ import numpy as np
 import polars as pl
 
 from contract.errors import LogError
-from contract.files import atomic_folder
-from training.full_disk import full_disk
 from training.importers.csv_chunks import ID, CsvColumn, CsvFile
 from training.importers.external_log import (
     LAST_SECOND,
@@ -26,11 +24,12 @@ from training.importers.external_log import (
     optional_ids,
     shown_once,
     slices,
+    sorted_on_disk,
 )
 from training.importers.kuairand_schema import ACTIONS, TEST_FROM, VALIDATION_FROM, schema_toml
 from training.importers.kuairand_videos import COLUMNS, SCHEMA, Videos
 from training.importers.memory import DEFAULT_MEMORY, memory_of
-from training.importers.parquet_blocks import ROOM, ROW_GROUP, write_blocks
+from training.importers.parquet_blocks import ROW_GROUP, write_blocks
 from training.importers.partitions import Records
 
 STANDARD: Final = "log_standard_4_08_to_4_21_*.csv", "log_standard_4_22_to_5_08_*.csv"
@@ -111,10 +110,7 @@ def import_kuairand(
     logs = [CsvFile(path, _COLUMNS) for path in paths]
     listed = CsvFile(videos_path, COLUMNS, quoted=True)
     bound = memory_of(memory_bytes, reserved=listed.size // TEXT_PER_VIDEO)
-    with full_disk(log, remedy=ROOM), atomic_folder(log, marker="schema.toml") as folder:
-        scratch = folder / "sorting"
-        scratch.mkdir()
-        external = External(scratch, bound, progress or (lambda *_: None))
+    with sorted_on_disk(log, bound, progress) as (folder, external):
         videos = Videos(external, listed)
         write_blocks(folder / "ads.parquet", SCHEMA, videos.frames())
         reader = _Reader(external, sample, videos)
@@ -123,7 +119,6 @@ def import_kuairand(
         write_blocks(folder / "impressions.parquet", _IMPRESSIONS, reader.impressions())
         if not reader.counts["impressions"]:
             raise LogError(f"{logs[0].path}: no rows of these users; no request")
-        scratch.rmdir()
         (folder / "schema.toml").write_text(schema_toml(), encoding="utf-8")
     return {
         **reader.counts,

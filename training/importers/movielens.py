@@ -14,8 +14,6 @@ import polars as pl
 from numpy.typing import NDArray
 
 from contract.errors import LogError
-from contract.files import atomic_folder
-from training.full_disk import full_disk
 from training.importers.csv_chunks import ID, CsvColumn, CsvFile
 from training.importers.external_log import (
     LAST_SECOND,
@@ -27,9 +25,10 @@ from training.importers.external_log import (
     read_small,
     shown_once,
     slices,
+    sorted_on_disk,
 )
 from training.importers.memory import DEFAULT_MEMORY, memory_of
-from training.importers.parquet_blocks import ROOM, write_blocks, write_frame
+from training.importers.parquet_blocks import write_blocks, write_frame
 from training.importers.partitions import Records
 from training.schema_text import Axis, Exact, Field, schema_text
 
@@ -107,17 +106,13 @@ def import_movielens(
     bound, sample = memory_of(memory_bytes, reserved=SECONDS_BYTES), Sample(user_share, seed)
     ratings = CsvFile(raw / "ratings.csv", _RATINGS)
     listed = CsvFile(raw / "movies.csv", _MOVIES, quoted=True)
-    with full_disk(log, remedy=ROOM), atomic_folder(log, marker="schema.toml") as folder:
-        scratch = folder / "sorting"
-        scratch.mkdir()
-        external = External(scratch, bound, progress or (lambda *_: None))
+    with sorted_on_disk(log, bound, progress) as (folder, external):
         reader = _Reader(external, sample, _films(external, listed))
         write_frame(folder / "ads.parquet", reader.films)
         rows = external.sort(ratings, user="userId", dtype=_EVENT, records=reader.rows)
         split = reader.split(ratings)
         write_blocks(folder / "behaviors.parquet", _BEHAVIORS, reader.behaviors(rows))
         write_blocks(folder / "impressions.parquet", _IMPRESSIONS, reader.impressions())
-        scratch.rmdir()
         (folder / "schema.toml").write_text(schema_toml(*split), encoding="utf-8")
     return {**reader.counts, "ads": len(reader.films), "validation_from": split[0], "test_from": split[1]}
 

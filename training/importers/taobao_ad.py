@@ -13,8 +13,6 @@ import polars as pl
 from numpy.typing import NDArray
 
 from contract.errors import LogError
-from contract.files import atomic_folder
-from training.full_disk import full_disk
 from training.importers.csv_chunks import ID, OPTIONAL_ID, STAMP, CsvColumn, CsvFile, Rule
 from training.importers.external_log import (
     LAST_SECOND,
@@ -28,14 +26,14 @@ from training.importers.external_log import (
     read_small,
     shown_once,
     slices,
+    sorted_on_disk,
     within_calendar,
 )
 from training.importers.memory import DEFAULT_MEMORY, memory_of
-from training.importers.parquet_blocks import ROOM, write_blocks, write_frame
+from training.importers.parquet_blocks import write_blocks, write_frame
 from training.importers.partitions import Records
 from training.importers.taobao_ad_schema import ACTIONS, TEST_FROM, USER_FIELDS, VALIDATION_FROM, schema_toml
 
-SCRATCH: Final = "sorting"
 BTAGS: Final = (*ACTIONS, "ipv")
 """`ipv` is how some copies of the data set spell `pv`."""
 MOST_PIDS: Final = 1_000
@@ -126,10 +124,8 @@ def import_taobao_ad(
         name: CsvFile(raw / f"{name}.csv", columns, rule=_RULES.get(name))
         for name, columns in _COLUMNS.items()
     }
-    with full_disk(log, remedy=ROOM), atomic_folder(log, marker="schema.toml") as folder:
-        scratch = folder / SCRATCH
-        scratch.mkdir()
-        reader = _Reader(External(scratch, bound, progress or (lambda *_: None)), sample)
+    with sorted_on_disk(log, bound, progress) as (folder, external):
+        reader = _Reader(external, sample)
         ads = reader.ads(sources["ad_feature"])
         write_frame(folder / "ads.parquet", ads)
         users = reader.users(sources["user_profile"])
@@ -142,7 +138,6 @@ def import_taobao_ad(
             raise LogError(f"{sources['raw_sample'].path}: no rows of these users; no request")
         if not reader.counts["behaviors"]:
             raise LogError(f"{sources['behavior_log'].path}: no rows of these users; no history")
-        scratch.rmdir()
         (folder / "schema.toml").write_text(schema_toml(), encoding="utf-8")
     return {
         **reader.counts,

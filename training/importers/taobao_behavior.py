@@ -14,8 +14,6 @@ import polars as pl
 from numpy.typing import NDArray
 
 from contract.errors import InputError, LogError
-from contract.files import atomic_folder
-from training.full_disk import full_disk
 from training.importers.csv_chunks import ID, STAMP, CsvColumn, CsvFile
 from training.importers.external_log import (
     External,
@@ -26,11 +24,12 @@ from training.importers.external_log import (
     codes,
     ids,
     slices,
+    sorted_on_disk,
     within_calendar,
 )
 from training.importers.memory import DEFAULT_MEMORY, MEGABYTE, memory_of
 from training.importers.negatives import NegativesSpec, parse_negatives
-from training.importers.parquet_blocks import ROOM, ROW_GROUP, write_blocks, write_frame
+from training.importers.parquet_blocks import ROW_GROUP, write_blocks, write_frame
 from training.importers.partitions import Records
 from training.importers.tally import Tally
 from training.importers.taobao_targets import CHOSEN, Items, Task
@@ -130,16 +129,13 @@ def import_taobao_behavior(
         raise InputError(f"--targets {targets} and --min-history {min_history}: expected at least 1")
     source = CsvFile(raw / "UserBehavior.csv", _COLUMNS, header=False)
     task = Task((VALIDATION_FROM, TEST_FROM), targets, min_history, spec.per_trip, seed)
-    with full_disk(log, remedy=ROOM), atomic_folder(log, marker="schema.toml") as folder:
-        scratch = folder / "sorting"
-        scratch.mkdir()
-        reader = _Reader(External(scratch, bound, progress or (lambda *_: None)), sample, task, spec.kind)
+    with sorted_on_disk(log, bound, progress) as (folder, external):
+        reader = _Reader(external, sample, task, spec.kind)
         write_blocks(folder / "behaviors.parquet", _BEHAVIORS, reader.behaviors(source))
         write_blocks(folder / "impressions.parquet", _IMPRESSIONS, reader.impressions())
         write_frame(folder / "ads.parquet", reader.ads())
         if not reader.counts["impressions"]:
             raise LogError(f"{source.path}: no click has {min_history} events before it; no request")
-        scratch.rmdir()
         (folder / "schema.toml").write_text(schema_toml(spec), encoding="utf-8")
     return {
         "negatives": negatives,
