@@ -15,7 +15,7 @@ from training.batches import BatchSource
 from training.bootstrap import Rows
 from training.dataset import SPLITS, Dataset, SplitName
 from training.run import Run
-from training.scoring import LENGTH_BINS, Progress, score_requests
+from training.scoring import Progress, length_ranges, score_requests
 from training.weights import row_weights
 
 
@@ -55,10 +55,7 @@ class ScoredSplit:
 
     def by_length(self) -> Iterator[tuple[str, NDArray[np.bool_]]]:
         """Yield name and rows of every range of history lengths that occurs."""
-        for low, high in LENGTH_BINS:
-            chosen = (self.length >= low) & (self.length < (high or np.inf))
-            if chosen.any():
-                yield (f"{low}-{high - 1}" if high else f"{low}+"), chosen
+        return length_ranges(self.length)
 
 
 def split_name(text: str) -> SplitName:

@@ -1,7 +1,7 @@
 """Offline scores of a split, and the metrics made of them."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -76,10 +76,13 @@ def split_metrics(dataset: Dataset, rows: NDArray[np.int64], logit: NDArray[np.f
         known = {name: None if math.isnan(value) else value for name, value in metrics.items()}
         return {**known, "requests": int(np.unique(request[chosen]).size)}
 
-    length = requests["end"] - requests["start"]
-    by_length = {}
-    for low, high in LENGTH_BINS:
-        chosen = (length >= low) & (length < high) if high else length >= low
-        if chosen.any():
-            by_length[f"{low}-{high - 1}" if high else f"{low}+"] = measure(chosen)
+    by_length = {name: measure(chosen) for name, chosen in length_ranges(requests["end"] - requests["start"])}
     return {**measure(np.ones(len(rows), dtype=bool)), "by_length": by_length}
+
+
+def length_ranges(length: NDArray[np.int64]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """Yield name and rows of every range of history lengths that occurs among `[R]`."""
+    for low, high in LENGTH_BINS:
+        chosen = (length >= low) & (length < (high or np.inf))
+        if chosen.any():
+            yield (f"{low}-{high - 1}" if high else f"{low}+"), chosen

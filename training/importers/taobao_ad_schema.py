@@ -5,7 +5,6 @@ from typing import Final
 from training.schema_text import Axis, Exact, Field, schema_text
 
 ACTIONS: Final = ("pv", "cart", "fav", "buy")
-CHINA_S: Final = 8 * 3600
 DAY_S: Final = 86_400
 FIRST_DAY: Final = 1_494_000_000
 """2017-05-06 00:00 in China, the first second of the ads' eight days."""
