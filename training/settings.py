@@ -10,7 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from contract.errors import InputError
 from training.models import MODEL_NAMES, default_config, resolve_config
 
-DEFAULT_HISTORY_LENGTH: Final[dict[str, int]] = {"tin": 1000, "mean_pool": 1000, "din": 200, "popularity": 1}
+DEFAULT_HISTORY_LENGTH: Final[dict[str, int]] = {
+    "tin": 1000,
+    "mean_pool": 1000,
+    "din": 200,
+    "diffumin": 500,
+    "popularity": 1,
+}
 
 
 class TrainSettings(BaseModel):

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from training.models.base import CtrModel, read_config
+from training.models.diffumin import Diffumin, DiffuminConfig
 from training.models.din import Din, DinConfig
 from training.models.features import FeatureSpec
 from training.models.mean_pool import MeanPool, MeanPoolConfig
@@ -16,6 +17,7 @@ __all__ = ["MODEL_NAMES", "CtrModel", "build_model", "default_config", "resolve_
 _MODELS: Final[dict[str, tuple[Any, Any]]] = {
     "din": (Din, DinConfig),
     "tin": (Tin, TinConfig),
+    "diffumin": (Diffumin, DiffuminConfig),
     "mean_pool": (MeanPool, MeanPoolConfig),
     "popularity": (Popularity, PopularityConfig),
 }

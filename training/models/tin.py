@@ -15,18 +15,16 @@ U requests, N candidate ads, L behaviours, D width of an ad or behaviour vector.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
 
 import torch
 from torch import Tensor, nn
 
 from training.models.base import CtrModel, require, require_width
-from training.models.embedding import INIT_STD, FeatureEmbedding, padded_table
+from training.models.embedding import FeatureEmbedding
 from training.models.features import FeatureSpec
 from training.models.head import AdBias, Head
 from training.models.masking import HistoryMask
-
-TEMPORAL: Final = ("both", "rank", "interval", "none")
+from training.models.temporal import TemporalCode, require_temporal
 
 
 @dataclass(frozen=True)
@@ -59,33 +57,7 @@ class TinConfig:
     def __post_init__(self) -> None:
         require_width(self.embedding_width)
         require(self.logit_scale > 0, f"logit_scale must be > 0, got {self.logit_scale}")
-        require(self.temporal in TEMPORAL, f"temporal {self.temporal!r} is none of {', '.join(TEMPORAL)}")
-
-
-class TemporalCode(nn.Module):
-    """Codes for how many behaviours ago and how long ago, and one for the target itself."""
-
-    def __init__(self, features: FeatureSpec, config: TinConfig, *, history_length: int) -> None:
-        super().__init__()
-        d = config.embedding_width
-        by_rank, by_interval = config.temporal in ("both", "rank"), config.temporal in ("both", "interval")
-        # Oldest first, so that the codes of a right-aligned history are the table's tail: a slice, no gather.
-        self.rank_LD = nn.Parameter(torch.randn(history_length, d) * INIT_STD) if by_rank else None
-        self.interval = padded_table(features.age_rows, d) if by_interval else None
-        self.target_D = nn.Parameter(torch.randn(d) * INIT_STD) if by_rank or by_interval else None
-
-    def behaviors(self, k_ULD: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Return `k_ULD` plus the codes of its positions and ages."""
-        if self.rank_LD is not None:
-            length = k_ULD.shape[1]
-            k_ULD = k_ULD + self.rank_LD[self.rank_LD.shape[0] - length :]
-        if self.interval is not None:
-            k_ULD = k_ULD + self.interval(inputs["history_age"])
-        return k_ULD
-
-    def target(self, q_UND: Tensor) -> Tensor:
-        """Return `q_UND` plus the code of the target."""
-        return q_UND if self.target_D is None else q_UND + self.target_D
+        require_temporal(self.temporal)
 
 
 class Tin(CtrModel):
@@ -96,7 +68,9 @@ class Tin(CtrModel):
         self.config = config
         self.history_length = history_length
         self.embedding = FeatureEmbedding(features, config.embedding_width)
-        self.time = TemporalCode(features, config, history_length=history_length)
+        self.time = TemporalCode(
+            features, config.temporal, config.embedding_width, history_length=history_length
+        )
         self.ad_bias = AdBias(features) if config.ad_bias else None
         self.log_scale = (
             nn.Parameter(torch.tensor(math.log(config.logit_scale))) if config.learned_scale else None
@@ -109,8 +83,12 @@ class Tin(CtrModel):
             hidden=config.head_hidden,
             activation=config.head_activation,
         )
-        age = ("history_age",) if self.time.interval is not None else ()
-        self.inputs = (*self.embedding.history_inputs, *age, "history_mask", *self.embedding.other_inputs)
+        self.inputs = (
+            *self.embedding.history_inputs,
+            *self.time.inputs,
+            "history_mask",
+            *self.embedding.other_inputs,
+        )
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return `logit_UN`."""
