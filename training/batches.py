@@ -29,6 +29,7 @@ class Batch:
         clicked: float32 `[U, N]`.
         valid: bool `[U, N]`, false where a request has fewer than N candidates.
         row: int64 `[U, N]`, the impression row (request-major), 0 where not valid.
+        user: int64 `[U]`, whose requests they are.
 
     """
 
@@ -36,6 +37,7 @@ class Batch:
     clicked: NDArray[np.float32]
     valid: NDArray[np.bool_]
     row: NDArray[np.int64]
+    user: NDArray[np.int64]
 
 
 class BatchSource:
@@ -100,7 +102,7 @@ class BatchSource:
                 tensors[name] = np.where(valid_UN, column.take(row_UN), 0)
         tensors = {name: _tensor(tensors[name]) for name in self._inputs}
         clicked_UN = np.where(valid_UN, self._clicked.take(row_UN), 0).astype(np.float32)
-        return Batch(tensors, clicked_UN, valid_UN, row_UN)
+        return Batch(tensors, clicked_UN, valid_UN, row_UN, requests["user"].astype(np.int64))
 
     def _histories(self, requests: NDArray[np.void]) -> Tensors:
         starts, ends, times = requests["start"], requests["end"], requests["timestamp"]

@@ -129,6 +129,7 @@ class Job:
             self.training,
             steps=material.count(self.training) * self.training.epochs,
             device=self.device,
+            seed=self.seed,
             peers=peers,
             occurrences=occurrences(self.dataset, encoder) if self.training.embedding_l2 else None,
         )

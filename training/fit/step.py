@@ -20,6 +20,7 @@ from training.fit.peers import Alone, Peers
 from training.fit.rows import BETA_1, BETA_2, EPS, RowAdam, RowState
 from training.fit.touched import TouchedRows, vocabulary_inputs, vocabulary_tables
 from training.models import CtrModel
+from training.models.base import LossTerms
 from training.settings import TrainSettings
 
 LOWEST_RATE: Final = 0.02
@@ -33,6 +34,10 @@ class Prepared:
     """A batch as a step takes it: tensors on the host, rows renumbered."""
 
     inputs: dict[str, Tensor]
+    shown: Tensor
+    """`[U, N]` bool, which candidates are valid rows."""
+    user: Tensor
+    """`[U]` int64, whose requests they are."""
     valid: Tensor
     """`[R]` places of the valid rows in the flattened `[U, N]`."""
     clicked: Tensor
@@ -55,6 +60,7 @@ class TrainStep:
         settings: learning rate, clipping, decay, precision.
         steps: planned number of steps; the learning rate falls over them.
         device: cpu or cuda.
+        seed: of what a model's own loss terms draw.
         peers: the processes that train together.
         occurrences: how often each row occurs in training `[rows]`, by vocabulary; needed for `embedding_l2`.
 
@@ -67,6 +73,7 @@ class TrainStep:
         *,
         steps: int,
         device: str = "cpu",
+        seed: int = 0,
         peers: Peers | None = None,
         occurrences: Mapping[str, NDArray[np.float32]] | None = None,
     ) -> None:
@@ -74,6 +81,7 @@ class TrainStep:
         self.settings = settings
         self.steps = steps
         self.device = device
+        self.seed = seed
         self.peers = peers or Alone()
         self._vocabulary = vocabulary_tables(model, at_least=0 if settings.embedding_l2 else SMALL_TABLE)
         parameters = dict(model.named_parameters())
@@ -119,6 +127,8 @@ class TrainStep:
         valid = np.flatnonzero(batch.valid)
         return Prepared(
             inputs={name: self._host(values) for name, values in tensors.items()},
+            shown=self._host(batch.valid),
+            user=self._host(batch.user),
             valid=self._host(valid),
             clicked=self._host(batch.clicked.ravel()[valid]),
             weight=None if weight is None else self._host(weight),
@@ -127,9 +137,10 @@ class TrainStep:
         )
 
     def step(self, batch: Batch | Prepared) -> float:
-        """Take one step; returns the loss, mean over the valid rows of all processes.
+        """Take one step; returns the click loss, mean over the valid rows of all processes.
 
-        A loss that is not a number leaves the weights as they were.
+        A model's own loss terms train, but are left out of what is returned, so that losses compare between
+        models. If one of them is not a number, neither is what is returned, and the weights stay as they were.
         """
         prepared = self.prepare(batch) if isinstance(batch, Batch) else batch
         touched = {name: self._moved(rows) for name, rows in prepared.touched.items()}
@@ -137,17 +148,19 @@ class TrainStep:
         states = {name: self.rows.gather(name, rows[name]) for name in rows}
         local = {name: state.weight.detach().requires_grad_() for name, state in states.items()}
         self.dense.zero_grad(set_to_none=True)
-        loss = self._backward(prepared, local)
+        losses = self._backward(prepared, local)
         gradients = {name: _gradient_of(weight) for name, weight in local.items()}
         if self.peers.size > 1:
-            self.peers.add_up([loss, *self._dense_gradients()])
+            self.peers.add_up([losses, *self._dense_gradients()])
             for name, gradient in gradients.items():
                 rows[name], gradients[name] = self.peers.merge_rows(rows[name], gradient)
                 states[name] = self.rows.gather(name, rows[name])
-        if math.isfinite(value := loss.item()):
-            self._clip([*gradients.values(), *(p.grad for p in self._dense if p.grad is not None)])
-            self._update(rows, states, gradients)
-        return value
+        click_loss, own_loss = losses.tolist()
+        if not math.isfinite(click_loss + own_loss):
+            return math.nan
+        self._clip([*gradients.values(), *(p.grad for p in self._dense if p.grad is not None)])
+        self._update(rows, states, gradients)
+        return float(click_loss)
 
     def settle(self) -> None:
         """Bring the whole tables up to date, for reading."""
@@ -184,20 +197,34 @@ class TrainStep:
         }
 
     def _backward(self, prepared: Prepared, local: dict[str, Tensor]) -> Tensor:
-        """Leave gradients in the parameters and in `local`; returns this process's part of the loss, `[1]`."""
+        """Leave gradients in the parameters and in `local`; returns this process's part of both losses, `[2]`.
+
+        The first is the click loss, the second the sum of the model's own terms: means over this process's
+        pairs, so they count by its share of all valid rows, whatever the weights of rows say about clicks.
+        """
         if not len(prepared.valid):  # more processes than requests in this batch
-            return torch.zeros(1, device=self.device)
+            return torch.zeros(2, device=self.device)
         inputs = {name: self._moved(tensor) for name, tensor in prepared.inputs.items()}
+        losses = LossTerms(self._generator(), self._moved(prepared.shown), self._moved(prepared.user))
         with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.settings.precision == "bf16"):
-            logit_UN = torch.func.functional_call(self.model, local, (inputs,))
+            logit_UN = torch.func.functional_call(self.model, local, (inputs, losses))
         logit_R = logit_UN.float().flatten().index_select(0, self._moved(prepared.valid))
         weight_R = None if prepared.weight is None else self._moved(prepared.weight)
         loss = functional.binary_cross_entropy_with_logits(
             logit_R, self._moved(prepared.clicked), weight_R, reduction="sum"
         )
         loss = loss / prepared.total
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss.detach().reshape(1)
+        own = torch.zeros_like(loss)
+        if losses.terms:
+            own = torch.stack([term.float() for term in losses.terms.values()]).sum()
+            own = own * (len(prepared.valid) / prepared.total)
+        (loss + own).backward()  # type: ignore[no-untyped-call]
+        return torch.stack([loss, own]).detach()
+
+    def _generator(self) -> torch.Generator:
+        """Return this step's generator: a function of seed, process and step, so that --resume draws the same."""
+        seeds = np.random.SeedSequence([self.seed, self.peers.rank, self.taken])
+        return torch.Generator().manual_seed(int(seeds.generate_state(1)[0]))
 
     def _dense_gradients(self) -> list[Tensor]:
         """Return all dense gradients; a parameter that this process did not use has one of zeros."""

@@ -6,8 +6,10 @@ U requests, N candidate ads, L behaviours.
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from contract.errors import InputError
@@ -15,6 +17,20 @@ from contract.errors import InputError
 ConfigT = TypeVar("ConfigT")
 
 LARGEST_WIDTH: Final = 4096
+
+
+@dataclass
+class LossTerms:
+    """What a model may add to the click loss of a training step: it reads the first three and fills in `terms`."""
+
+    generator: torch.Generator
+    """Of all the step's noise and draws, on the host; another for every step and process."""
+    valid_UN: Tensor  # noqa: N815
+    """Bool, false where a request has fewer than N candidates."""
+    user_U: Tensor  # noqa: N815
+    """Int64, equal for requests of one user."""
+    terms: dict[str, Tensor] = field(default_factory=dict)
+    """Scalars by name, each times its weight already: means over pairs, so that batches of any size compare."""
 
 
 class CtrModel(nn.Module, ABC):
@@ -26,8 +42,11 @@ class CtrModel(nn.Module, ABC):
     """Largest L the model was built for; 0 if it takes no history."""
 
     @abstractmethod
-    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Return `logit_UN`, float32, for the tensors named in `self.inputs`."""
+    def forward(self, inputs: Mapping[str, Tensor], losses: LossTerms | None = None) -> Tensor:
+        """Return `logit_UN`, float32, for the tensors named in `self.inputs`.
+
+        A training step gives `losses`; a model without terms of its own ignores it.
+        """
 
 
 def read_config(config_type: type[ConfigT], values: Mapping[str, object]) -> ConfigT:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from training.models.base import CtrModel, require, require_width
+from training.models.base import CtrModel, LossTerms, require, require_width
 from training.models.dice import Activation
 from training.models.embedding import FeatureEmbedding, padded_table
 from training.models.features import FeatureSpec
@@ -177,8 +177,9 @@ class Din(CtrModel):
         age = ("history_age",) if config.age else ()
         self.inputs = (*self.embedding.history_inputs, *age, "history_mask", *self.embedding.other_inputs)
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+    def forward(self, inputs: Mapping[str, Tensor], losses: LossTerms | None = None) -> Tensor:
         """Return `logit_UN`."""
+        del losses  # it has none of its own
         q_UND = self.embedding.ads(inputs)
         k_ULD = self.embedding.history(inputs)
         valid_UN = self.embedding.candidate_mask(inputs) if self.training else None

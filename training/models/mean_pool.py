@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from training.models.base import CtrModel, require_width
+from training.models.base import CtrModel, LossTerms, require_width
 from training.models.embedding import FeatureEmbedding
 from training.models.features import FeatureSpec
 from training.models.head import AdBias, Head
@@ -48,8 +48,9 @@ class MeanPool(CtrModel):
         )
         self.inputs = (*self.embedding.history_inputs, "history_mask", *self.embedding.other_inputs)
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+    def forward(self, inputs: Mapping[str, Tensor], losses: LossTerms | None = None) -> Tensor:
         """Return `logit_UN`."""
+        del losses  # it has none of its own
         mask = HistoryMask.of(inputs["history_mask"])
         q_UND = self.embedding.ads(inputs)
         mean_U1D = mask.mean(self.embedding.history(inputs))

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.models.base import CtrModel, require
+from training.models.base import CtrModel, LossTerms, require
 from training.models.features import FeatureSpec
 
 
@@ -44,8 +44,9 @@ class Popularity(CtrModel):
         self.inputs = (f"ad_{identity.name}",)
         self.register_buffer("log_odds", torch.zeros(features.rows(identity)))
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+    def forward(self, inputs: Mapping[str, Tensor], losses: LossTerms | None = None) -> Tensor:
         """Return `logit_UN`."""
+        del losses  # it has none of its own
         return torch.nn.functional.embedding(inputs[self.inputs[0]], self.log_odds.unsqueeze(-1)).squeeze(-1)
 
     def fit_counts(

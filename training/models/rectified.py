@@ -7,21 +7,20 @@ in another order.
 U requests, L behaviours, N candidate ads, D width of a behaviour or ad, H and G units of two layers, P = N H.
 """
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from training.models.threads import side_by_side, slices
+
 BLOCK_BYTES: Final = 4_000_000
 """Of the first layer: measured at 1, 2, 4 and 8 MB, on cores with 2 MB of second-level cache each."""
-
-ResultT = TypeVar("ResultT")
 
 _mask_by = torch.ops.aten.threshold_backward.grad_input
 
@@ -72,7 +71,7 @@ class _Network:
         self.width = self.candidates * self.widths[0]
         rows, length = max(1, BLOCK_BYTES // (4 * self.width)), k_ULD.shape[1]
         self._requests = max(1, min(rows // length, len(k_ULD)))
-        self.parts = _slices(0, length, min(rows, length))
+        self.parts = slices(0, length, min(rows, length))
         """Behaviours of a block: all of several requests while they're short, some of one otherwise."""
         self._like = k_ULD
         self._kept = self.room()
@@ -84,7 +83,7 @@ class _Network:
 
     def requests(self, some: slice) -> list[slice]:
         """Return the requests of each block."""
-        return _slices(some.start, some.stop, self._requests)
+        return slices(some.start, some.stop, self._requests)
 
     def forward(self, k_uld: Tensor, bias_u1P: Tensor, per_ad_uDP: Tensor) -> list[Tensor]:
         """Return the output of every layer but the last, `[pairs, units]`; overwritten by the next call."""
@@ -145,7 +144,7 @@ class _RectifiedPairs(Function):
     def forward(ctx: Any, k_ULD: Tensor, *given: Tensor) -> Tensor:  # noqa: ANN401
         ctx.save_for_backward(k_ULD, *given)
         out_ULN = k_ULD.new_empty(*k_ULD.shape[:2], given[0].shape[1])
-        _side_by_side(k_ULD, lambda requests: _forward(requests, k_ULD, given, out_ULN))
+        side_by_side(k_ULD, lambda requests: _forward(requests, k_ULD, given, out_ULN))
         return out_ULN
 
     @staticmethod
@@ -153,7 +152,7 @@ class _RectifiedPairs(Function):
     def backward(ctx: Any, gradient_ULN: Tensor) -> tuple[Tensor, ...]:  # noqa: ANN401
         k_ULD, *given = ctx.saved_tensors
         to = (torch.empty_like(k_ULD), torch.empty_like(given[0]), torch.empty_like(given[1]))
-        sums = _side_by_side(k_ULD, lambda requests: _backward(requests, k_ULD, given, gradient_ULN, to))
+        sums = side_by_side(k_ULD, lambda requests: _backward(requests, k_ULD, given, gradient_ULN, to))
         to_first_D2H = sum(each.product_and_shared for each in sums)
         assert isinstance(to_first_D2H, Tensor)
         layers = [sum(parts) for parts in zip(*(each.layers for each in sums), strict=True)]
@@ -197,29 +196,3 @@ def _backward(
         to_bias_UNH[u] = to_bias_u1P.view_as(to_bias_UNH[u])
         to_q_UND[u] = sums.first_layer(u, to_per_ad_uDP)
     return sums
-
-
-def _side_by_side(k_ULD: Tensor, work: Callable[[slice], ResultT]) -> list[ResultT]:
-    """Return what `work` makes of each thread's share of the requests, in their order.
-
-    Blocks are too small to be cut among threads: each thread takes whole ones, and its operators run on it alone.
-    """
-    threads = min(torch.get_num_threads(), len(k_ULD)) if k_ULD.device.type == "cpu" else 1
-    if threads == 1:
-        return [work(slice(0, len(k_ULD)))]
-
-    def alone(requests: slice) -> ResultT:
-        torch.set_num_threads(1)  # of this thread
-        with torch.no_grad():  # likewise
-            return work(requests)
-
-    before = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(alone, _slices(0, len(k_ULD), -(-len(k_ULD) // threads))))
-    finally:
-        torch.set_num_threads(before)  # threads that are yet to come take the number that was set last
-
-
-def _slices(begin: int, end: int, size: int) -> list[slice]:
-    return [slice(at, min(at + size, end)) for at in range(begin, end, size)]

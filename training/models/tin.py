@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from training.models.base import CtrModel, require, require_width
+from training.models.base import CtrModel, LossTerms, require, require_width
 from training.models.embedding import FeatureEmbedding
 from training.models.features import FeatureSpec
 from training.models.head import AdBias, Head
@@ -90,8 +90,9 @@ class Tin(CtrModel):
             *self.embedding.other_inputs,
         )
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+    def forward(self, inputs: Mapping[str, Tensor], losses: LossTerms | None = None) -> Tensor:
         """Return `logit_UN`."""
+        del losses  # it has none of its own
         mask = HistoryMask.of(inputs["history_mask"])
         q_UND = self.time.target(self.embedding.ads(inputs))
         k_ULD = self.time.behaviors(self.embedding.history(inputs), inputs)

@@ -1,4 +1,4 @@
-"""DiffuMIN"""
+"""DiffuMIN."""
 
 import math
 from collections.abc import Mapping
@@ -7,18 +7,20 @@ import torch
 from torch import Tensor
 
 from training.models.base import CtrModel
+from training.models.diffumin.aggregation import aggregate
+from training.models.diffumin.by_request import interests_by_request
 from training.models.diffumin.channels import Channels
 from training.models.diffumin.config import DiffuminConfig
-from training.models.diffumin.routing import keep
+from training.models.diffumin.routing import keep, kept_count
 from training.models.embedding import FeatureEmbedding
 from training.models.features import FeatureSpec
 from training.models.head import AdBias, Head
-from training.models.masking import MASKED, HistoryMask
+from training.models.masking import HistoryMask
 from training.models.temporal import TemporalCode
 
 
 class Diffumin(CtrModel):
-    """x"""
+    """x."""
 
     def __init__(self, features: FeatureSpec, config: DiffuminConfig, *, history_length: int) -> None:
         super().__init__()
@@ -42,32 +44,28 @@ class Diffumin(CtrModel):
             *self.embedding.other_inputs,
         )
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+    def forward(self, inputs: Mapping[str, Tensor], losses=None) -> Tensor:
         """Return `logit_UN`."""
         cfg = self.config
         mask = HistoryMask.of(inputs["history_mask"])
         q_UND = self.time.target(self.embedding.ads(inputs))
         k_ULD = self.time.behaviors(self.embedding.history(inputs), inputs)
         o_UNcD, length_UNc = self.channels(q_UND)
-        o_UcND = o_UNcD.transpose(1, 2)
-        length_UcN = length_UNc.transpose(1, 2)
-        c, n = o_UcND.shape[1:3]
-        score_UPL = torch.bmm(o_UcND.flatten(1, 2), k_ULD.transpose(1, 2))
-        if cfg.routing or cfg.kept_share < 1:
-            kept_UPL = keep(score_UPL.unflatten(1, (c, n)), mask, cfg.kept_share, routing=cfg.routing).flatten(1, 2)
-        else:
-            kept_UPL = mask.valid.unsqueeze(1).expand_as(score_UPL)
+        c, n = cfg.channels, q_UND.shape[1]
+        o_UPD = o_UNcD.transpose(1, 2).flatten(1, 2)
         scale = cfg.logit_scale / math.sqrt(cfg.embedding_width)
-        if cfg.length_in_logit:
-            logit_UPL = score_UPL * (length_UcN.flatten(1, 2) * scale).unsqueeze(-1)
+        scale_UP = (length_UNc * scale).transpose(1, 2).flatten(1, 2)
+        if not cfg.length_in_logit:
+            scale_UP = torch.full_like(scale_UP, scale)
+        count_U1 = kept_count(mask, cfg.kept_share)
+        if self.training and cfg.aggregation == "softmax" and o_UPD.device.type == "cpu":
+            r_UPD, mass_UP = interests_by_request(
+                o_UPD, scale_UP, k_ULD, (mask.count.squeeze(1), count_U1.squeeze(1)), channels=c, routing=cfg.routing
+            )
         else:
-            logit_UPL = score_UPL * scale
-        logit_UPL = logit_UPL - (1 - kept_UPL) * -MASKED
-        any_UP1 = kept_UPL.amax(-1, keepdim=True)
-        weight_UPL = torch.softmax(logit_UPL, dim=-1)
-        r_UPD = torch.bmm(weight_UPL, k_ULD) * any_UP1
-        log_sum_UP = logit_UPL.amax(-1) - weight_UPL.amax(-1).log()
-        mass_UP = torch.where(any_UP1.squeeze(-1) > 0, log_sum_UP - mask.log_count(), -5.0)
+            score_UPL = torch.bmm(o_UPD, k_ULD.transpose(1, 2))
+            kept_UPL = keep(score_UPL.unflatten(1, (c, n)), mask, cfg.kept_share, routing=cfg.routing).flatten(1, 2)
+            r_UPD, mass_UP, _ = aggregate(score_UPL, scale_UP, kept_UPL, k_ULD, mask, how=cfg.aggregation)
         r_UNcD = r_UPD.unflatten(1, (c, n)).transpose(1, 2)
         pair = [q_UND, r_UNcD.flatten(2)]
         if cfg.products:

@@ -18,15 +18,14 @@ BISECTIONS: Final = 26
 """Halvings of the range of a row of scores: what is left is its 2^-26th part, less than float32 resolves."""
 
 
-def route(score_UcNL: Tensor) -> Tensor:
-    """Return `routed_UcNL`, bool: the channel of the largest signed score, the first of equals."""
-    routed_UcNL = score_UcNL >= score_UcNL.amax(1, keepdim=True)
-    parts = list(routed_UcNL.unbind(1))  # an argmax over so few is many times slower
-    taken_UNL = parts[0]
-    for channel, part_UNL in enumerate(parts[1:], start=1):
-        parts[channel] = part_UNL & ~taken_UNL
-        taken_UNL = taken_UNL | part_UNL
-    return torch.stack(parts, dim=1)
+def first_of_equals(score: Tensor, *, dim: int) -> Tensor:
+    """Return, bool, where the largest score along `dim` stands; of equals the first."""
+    parts = list((score >= score.amax(dim, keepdim=True)).unbind(dim))
+    taken = parts[0]
+    for index, part in enumerate(parts[1:], start=1):  # an argmax over so few is many times slower
+        parts[index] = part & ~taken
+        taken = taken | part
+    return torch.stack(parts, dim=dim)
 
 
 def kept_count(mask: HistoryMask, share: float) -> Tensor:
@@ -95,5 +94,5 @@ def keep(score_UcNL: Tensor, mask: HistoryMask, share: float, *, routing: bool =
     threshold_UP1 = threshold(score_UPL, kept_count(mask, share), mask)
     kept_UcNL = (score_UPL >= threshold_UP1).unflatten(1, score_UcNL.shape[1:3])
     if routing:
-        kept_UcNL = kept_UcNL & route(score_UcNL)
+        kept_UcNL = kept_UcNL & first_of_equals(score_UcNL, dim=1)
     return kept_UcNL.float() * mask.valid[:, None, None, :]
