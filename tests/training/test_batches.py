@@ -65,3 +65,13 @@ def test_a_request_without_a_history_is_one_step_of_padding(dataset, monkeypatch
     tensors = BatchSource(dataset, encoder, HISTORY).batch(empty, serving=False).tensors
 
     assert all(tensor.shape == (len(empty), 1) and not tensor.any() for tensor in tensors.values())
+
+
+def test_a_batch_tells_whose_requests_it_holds(dataset):
+    source = BatchSource(dataset, fit_encoder(dataset, history_length=5), HISTORY)
+    chosen = dataset.requests_of("train")[[5, 0, 3]]
+
+    user_U = source.batch(chosen, serving=False).user
+
+    assert user_U.dtype == np.int64
+    assert user_U.tolist() == dataset.requests["user"][chosen].tolist()

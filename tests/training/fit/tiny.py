@@ -48,4 +48,5 @@ def random_batch(
     }
     clicked = generator.integers(0, 2, shown).astype(np.float32) * valid
     row = np.zeros(shown, dtype=np.int64)
-    return Batch({name: tensors[name] for name in model.inputs}, clicked, valid, row)
+    user = np.arange(requests) // 2  # two requests of each user
+    return Batch({name: tensors[name] for name in model.inputs}, clicked, valid, row, user)
