@@ -10,9 +10,12 @@ import numpy as np
 import torch
 
 from contract.errors import RunError
+from training.batches import BatchSource
 from training.calibration import Calibration, fit_calibration
+from training.dataset import Dataset
 from training.fit.job import Fitted
 from training.fit.work import WorkFolder
+from training.models import CtrModel
 from training.run import write_encoder
 from training.scoring import Progress, score_requests, split_metrics
 from training.settings import TrainSettings
@@ -36,7 +39,13 @@ def finish(
         fitted.model.load_state_dict(torch.load(folder / "checkpoint.pt", weights_only=True))
     except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
         raise RunError(f"{work.best(at.best_epoch)}: damaged; train again without --resume") from error
-    calibration, metrics = _calibrate(fitted, settings, report=report)
+    calibration, metrics = calibrate(
+        fitted.model,
+        fitted.material.source,
+        dataset,
+        half_life_days=settings.calibration_half_life_days,
+        report=report,
+    )
     return {
         "settings": settings.model_dump(),
         "history_length": settings.history_length,
@@ -52,16 +61,13 @@ def finish(
     }
 
 
-def _calibrate(
-    fitted: Fitted, settings: TrainSettings, *, report: Progress
+def calibrate(
+    model: CtrModel, source: BatchSource, dataset: Dataset, *, half_life_days: float, report: Progress
 ) -> tuple[Calibration, dict[str, Any]]:
     """Fit the calibration on validation; returns it with the calibrated metrics there."""
-    dataset = fitted.material.dataset
     chosen = dataset.requests_of("validation")
-    rows, raw = score_requests(
-        fitted.model, fitted.material.source, chosen, progress=report, label="calibration"
-    )
+    rows, raw = score_requests(model, source, chosen, progress=report, label="calibration")
     clicked = np.asarray(dataset.row("clicked")[rows])
-    weights = row_weights(dataset, rows) * recency(dataset, rows, settings.calibration_half_life_days)
+    weights = row_weights(dataset, rows) * recency(dataset, rows, half_life_days)
     calibration = fit_calibration(raw, clicked, weights)
     return calibration, split_metrics(dataset, rows, calibration.apply(raw))
