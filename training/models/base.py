@@ -48,6 +48,13 @@ class CtrModel(nn.Module, ABC):
         A training step gives `losses`; a model without terms of its own ignores it.
         """
 
+    def behavior_weights(self, inputs: Mapping[str, Tensor]) -> Tensor | None:  # noqa: ARG002 - for those that have some
+        """Return `weight_UNL`, float32: what each behaviour counted for each candidate, 0 where padded.
+
+        None: the model weighs no behaviours, and no explanations can be given.
+        """
+        return None
+
 
 def read_config(config_type: type[ConfigT], values: Mapping[str, object]) -> ConfigT:
     """Build a config dataclass from plain values; lists become tuples, whole numbers pass as floats.

@@ -189,6 +189,11 @@ class Din(CtrModel):
         score_UN: Tensor = self.head(pair, self.embedding.request(inputs), valid_UN)
         return score_UN if self.ad_bias is None else score_UN + self.ad_bias(inputs)
 
+    def behavior_weights(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return `weight_UNL`: w_j as it multiplies k_j in u, scale and sign included."""
+        q_UND, k_ULD = self.embedding.ads(inputs), self.embedding.history(inputs)
+        return self.attention(q_UND, k_ULD, inputs, None).transpose(1, 2)
+
     def attention(
         self, q_UND: Tensor, k_ULD: Tensor, inputs: Mapping[str, Tensor], valid_UN: Tensor | None
     ) -> Tensor:

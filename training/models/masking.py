@@ -37,8 +37,11 @@ class HistoryMask:
 
     def mean(self, k_ULD: Tensor) -> Tensor:
         """Return the mean of the behaviour vectors, `[U, 1, D]`; 0 for an empty history."""
-        weight_UL = self.valid / self.count.clamp(min=1.0)
-        return torch.bmm(weight_UL.unsqueeze(1), k_ULD)
+        return torch.bmm(self.share().unsqueeze(1), k_ULD)
+
+    def share(self) -> Tensor:
+        """Return the weight of each behaviour in their mean, `[U, L]`: 1 / count, 0 where padded."""
+        return self.valid / self.count.clamp(min=1.0)
 
     def bias(self) -> Tensor:
         """Return what a position adds to its logit, `[U, L]`: 0, or `MASKED` where padded."""

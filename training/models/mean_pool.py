@@ -59,3 +59,8 @@ class MeanPool(CtrModel):
         valid_UN = self.embedding.candidate_mask(inputs) if self.training else None
         score_UN: Tensor = self.head(pair, request, valid_UN) + self.ad_bias(inputs)
         return score_UN
+
+    def behavior_weights(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return `weight_UNL`: 1 / length, the same for every candidate."""
+        share_UL = HistoryMask.of(inputs["history_mask"]).share()
+        return share_UL.unsqueeze(1).expand(-1, self.embedding.ads(inputs).shape[1], -1)

@@ -93,9 +93,7 @@ class Tin(CtrModel):
     def forward(self, inputs: Mapping[str, Tensor], losses: LossTerms | None = None) -> Tensor:
         """Return `logit_UN`."""
         del losses  # it has none of its own
-        mask = HistoryMask.of(inputs["history_mask"])
-        q_UND = self.time.target(self.embedding.ads(inputs))
-        k_ULD = self.time.behaviors(self.embedding.history(inputs), inputs)
+        q_UND, k_ULD, mask = self._ads_and_history(inputs)
         interest_UND, mass = self.attend(q_UND, k_ULD, mask)
         if self.config.target_representation and not self.config.released_code:
             interest_UND = q_UND * interest_UND
@@ -107,6 +105,19 @@ class Tin(CtrModel):
         valid_UN = self.embedding.candidate_mask(inputs) if self.training else None
         score_UN: Tensor = self.head(pair, request, valid_UN)
         return score_UN if self.ad_bias is None else score_UN + self.ad_bias(inputs)
+
+    def behavior_weights(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return `weight_UNL`: a_j, which add up to 1; alike without `target_attention`."""
+        q_UND, k_ULD, mask = self._ads_and_history(inputs)
+        if not self.config.target_attention:
+            return mask.share().unsqueeze(1).expand(-1, q_UND.shape[1], -1)
+        weight_UNL = torch.softmax(self.attention_logits(q_UND, k_ULD, mask), dim=-1)
+        return weight_UNL * mask.valid.unsqueeze(1)
+
+    def _ads_and_history(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, HistoryMask]:
+        q_UND = self.time.target(self.embedding.ads(inputs))
+        k_ULD = self.time.behaviors(self.embedding.history(inputs), inputs)
+        return q_UND, k_ULD, HistoryMask.of(inputs["history_mask"])
 
     def attend(self, q_UND: Tensor, k_ULD: Tensor, mask: HistoryMask) -> tuple[Tensor, list[Tensor]]:
         """Return `interest_UND`, the weighted sum of `k_ULD`, and the attention mass where it's wanted."""
