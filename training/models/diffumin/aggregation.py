@@ -27,12 +27,12 @@ EMPTY_MASS: Final = -5.0
 class Aggregate(NamedTuple):
     """What the channels made of the behaviours."""
 
-    r_UPD: Tensor
-    """Interests; zeros where a channel keeps nothing."""
-    mass_UP: Tensor
-    """Log-sum-exp of the kept scores, relative to the number of behaviours."""
-    weight_UPL: Tensor
-    """What each behaviour counted; zeros where it isn't kept."""
+    r: Tensor
+    """`[U, P, D]` interests; zeros where a channel keeps nothing."""
+    mass: Tensor
+    """`[U, P]` log-sum-exp of the kept scores, relative to the number of behaviours."""
+    weight: Tensor
+    """`[U, P, L]` what each behaviour counted; zeros where it isn't kept."""
 
 
 def aggregate(

@@ -66,9 +66,13 @@ class _Interests(Function):
         def work(some: slice) -> None:
             for u in range(some.start, some.stop):
                 if counts[u]:
-                    k_lD = k_ULD[u, -counts[u] :]
                     weights[u] = _forward(
-                        o_UPD[u], scale_UP[u], k_lD, kepts[u], (r_UPD[u], mass_UP[u]), (channels, routing)
+                        o_UPD[u],
+                        scale_UP[u],
+                        k_ULD[u, -counts[u] :],
+                        kept=kepts[u],
+                        to=(r_UPD[u], mass_UP[u]),
+                        how=(channels, routing),
                     )
 
         side_by_side(k_ULD, work)
@@ -104,6 +108,7 @@ def _forward(
     o_PD: Tensor,
     scale_P: Tensor,
     k_lD: Tensor,
+    *,
     kept: int,
     to: tuple[Tensor, Tensor],
     how: tuple[int, bool],

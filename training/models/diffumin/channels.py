@@ -61,5 +61,5 @@ class Channels(nn.Module):
 
     def forward(self, q_UND: Tensor) -> tuple[Tensor, Tensor]:
         """Return `o_UNcD` and `length_UNc`."""
-        x_UNcD = self.project(q_UND).unflatten(-1, (self.channels, -1))
+        x_UNcD = torch.unflatten(self.project(q_UND), -1, (self.channels, -1))
         return gram_schmidt(x_UNcD)

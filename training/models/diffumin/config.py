@@ -31,9 +31,6 @@ class DiffuminConfig:
     """How kept behaviours become an interest: softmax of the scores, count (mean), score (weighted sum / L)."""
     logit_scale: float = 8.0
     """s, the factor of the scores in the softmax."""
-    length_in_logit: bool = True
-    products: bool = True
-    mass: bool = True
     diffusion: bool = True
     """Generate further interests by diffusion and train them contrastively; false = variant D."""
     diffusion_steps: int = 10
@@ -84,5 +81,20 @@ class DiffuminConfig:
     def __post_init__(self) -> None:
         require_width(self.embedding_width)
         require_temporal(self.temporal)
+        for name, known in (
+            ("aggregation", AGGREGATIONS),
+            ("short_term", SHORT_TERMS),
+            ("parametrisation", PARAMETRISATIONS),
+            ("schedule", SCHEDULES),
+            ("head_interests", HEAD_INTERESTS),
+        ):
+            value = getattr(self, name)
+            require(value in known, f"{name} {value!r} is none of {', '.join(known)}")
+        require(
+            self.head_interests == "both" or self.diffusion,
+            "head_interests = 'generated' needs diffusion = true",
+        )
+        require(0 < self.kept_share <= 1, f"kept_share must be in (0, 1], got {self.kept_share}")
+        require(self.logit_scale > 0, f"logit_scale must be > 0, got {self.logit_scale}")
         fits = 0 < self.channels <= self.embedding_width
         require(fits, f"channels must be in 1..embedding_width ({self.embedding_width}), got {self.channels}")

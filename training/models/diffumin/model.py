@@ -1,17 +1,24 @@
-"""DiffuMIN."""
+"""DiffuMIN: several interests per candidate ad, found by routing and refined by diffusion.
 
-import math
+DiffuMIN, RecSys 2025 (arXiv 2508.15311): OMIE finds an interest r_j per orthogonal channel of the ad (`omie`),
+DMIG generates a second view r*_j of each by conditional diffusion (`diffusion`), CMIC ties the two together
+(`contrast`), a short-term encoder reads the newest behaviours (`short_term`):
+
+    logit = MLP([q, r, r * q, mass, r*, r* * q, e*, e* * q, other]) + bias of the ad,
+    loss = click loss + lambda_1 diffusion loss + lambda_2 contrastive loss.
+
+Where this departs from the paper and its code, and what that does: docs/models/diffumin.md.
+
+U requests, N candidate ads, c channels, L behaviours, D width of an ad or behaviour vector.
+"""
+
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
-from training.models.base import CtrModel
-from training.models.diffumin.aggregation import aggregate
-from training.models.diffumin.by_request import interests_by_request
-from training.models.diffumin.channels import Channels
+from training.models.base import CtrModel, LossTerms
 from training.models.diffumin.config import DiffuminConfig
-from training.models.diffumin.routing import keep, kept_count
+from training.models.diffumin.omie import Interests, Omie
 from training.models.embedding import FeatureEmbedding
 from training.models.features import FeatureSpec
 from training.models.head import AdBias, Head
@@ -20,19 +27,20 @@ from training.models.temporal import TemporalCode
 
 
 class Diffumin(CtrModel):
-    """x."""
+    """The whole model; variant D where `config.diffusion` is false."""
 
     def __init__(self, features: FeatureSpec, config: DiffuminConfig, *, history_length: int) -> None:
         super().__init__()
         self.config = config
         self.history_length = history_length
-        d, c = config.embedding_width, config.channels
+        d = config.embedding_width
         self.embedding = FeatureEmbedding(features, d)
         self.time = TemporalCode(features, config.temporal, d, history_length=history_length)
-        self.channels = Channels(d, c)
+        self.omie = Omie(config)
         self.ad_bias = AdBias(features) if config.ad_bias else None
+        vectors = config.channels
         self.head = Head(
-            pair_width=d + (1 + config.products) * c * d + c * config.mass + self.embedding.candidate_width,
+            pair_width=(1 + 2 * vectors) * d + config.channels + self.embedding.candidate_width,
             request_width=1 + self.embedding.request_width,
             hidden=config.head_hidden,
             activation=config.head_activation,
@@ -44,36 +52,37 @@ class Diffumin(CtrModel):
             *self.embedding.other_inputs,
         )
 
-    def forward(self, inputs: Mapping[str, Tensor], losses=None) -> Tensor:
-        """Return `logit_UN`."""
-        cfg = self.config
-        mask = HistoryMask.of(inputs["history_mask"])
-        q_UND = self.time.target(self.embedding.ads(inputs))
-        k_ULD = self.time.behaviors(self.embedding.history(inputs), inputs)
-        o_UNcD, length_UNc = self.channels(q_UND)
-        c, n = cfg.channels, q_UND.shape[1]
-        o_UPD = o_UNcD.transpose(1, 2).flatten(1, 2)
-        scale = cfg.logit_scale / math.sqrt(cfg.embedding_width)
-        scale_UP = (length_UNc * scale).transpose(1, 2).flatten(1, 2)
-        if not cfg.length_in_logit:
-            scale_UP = torch.full_like(scale_UP, scale)
-        count_U1 = kept_count(mask, cfg.kept_share)
-        if self.training and cfg.aggregation == "softmax" and o_UPD.device.type == "cpu":
-            r_UPD, mass_UP = interests_by_request(
-                o_UPD, scale_UP, k_ULD, (mask.count.squeeze(1), count_U1.squeeze(1)), channels=c, routing=cfg.routing
-            )
-        else:
-            score_UPL = torch.bmm(o_UPD, k_ULD.transpose(1, 2))
-            kept_UPL = keep(score_UPL.unflatten(1, (c, n)), mask, cfg.kept_share, routing=cfg.routing).flatten(1, 2)
-            r_UPD, mass_UP, _ = aggregate(score_UPL, scale_UP, kept_UPL, k_ULD, mask, how=cfg.aggregation)
-        r_UNcD = r_UPD.unflatten(1, (c, n)).transpose(1, 2)
-        pair = [q_UND, r_UNcD.flatten(2)]
-        if cfg.products:
-            pair.append((r_UNcD * q_UND.unsqueeze(2)).flatten(2))
-        if cfg.mass:
-            pair.append(mass_UP.unflatten(1, (c, n)).transpose(1, 2))
-        pair += self.embedding.candidate(inputs)
+    def forward(self, inputs: Mapping[str, Tensor], losses: LossTerms | None = None) -> Tensor:
+        """Return `logit_UN`; adds the diffusion and the contrastive loss to `losses`."""
+        q_UND, k_ULD, mask = self._ads_and_history(inputs)
+        interests = self.omie(q_UND, k_ULD, mask)
+        found_UNvD = interests.r
+        pair = [
+            q_UND,
+            found_UNvD.flatten(2),
+            (found_UNvD * q_UND.unsqueeze(2)).flatten(2),
+            interests.mass,
+            *self.embedding.candidate(inputs),
+        ]
         request = [*self.embedding.request(inputs), mask.log_count()]
         valid_UN = self.embedding.candidate_mask(inputs) if self.training else None
         score_UN: Tensor = self.head(pair, request, valid_UN)
         return score_UN if self.ad_bias is None else score_UN + self.ad_bias(inputs)
+
+    def interests(self, inputs: Mapping[str, Tensor]) -> Interests:
+        """Return the channels of every candidate and what each found."""
+        found: Interests = self.omie(*self._ads_and_history(inputs))
+        return found
+
+    def behavior_weights(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return `weight_UNL`: what each behaviour counted in the aggregation, summed over the channels."""
+        return self.omie.weights(*self._ads_and_history(inputs))
+
+    def routing_gaps(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return `gap_UN`, by how little scores would have to change for other behaviours to be kept."""
+        return self.omie.gaps(*self._ads_and_history(inputs))
+
+    def _ads_and_history(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, HistoryMask]:
+        q_UND = self.time.target(self.embedding.ads(inputs))
+        k_ULD = self.time.behaviors(self.embedding.history(inputs), inputs)
+        return q_UND, k_ULD, HistoryMask.of(inputs["history_mask"])

@@ -92,7 +92,27 @@ def keep(score_UcNL: Tensor, mask: HistoryMask, share: float, *, routing: bool =
     exporting = torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export()
     threshold = bisected_threshold if exporting else selected_threshold
     threshold_UP1 = threshold(score_UPL, kept_count(mask, share), mask)
-    kept_UcNL = (score_UPL >= threshold_UP1).unflatten(1, score_UcNL.shape[1:3])
+    kept_UcNL = torch.unflatten(score_UPL >= threshold_UP1, 1, score_UcNL.shape[1:3])
     if routing:
         kept_UcNL = kept_UcNL & first_of_equals(score_UcNL, dim=1)
     return kept_UcNL.float() * mask.valid[:, None, None, :]
+
+
+def gaps(score_UcNL: Tensor, mask: HistoryMask, share: float, *, routing: bool = True) -> Tensor:
+    """Return `gap_UN`: by how little scores would have to change for a candidate to keep other behaviours.
+
+    The least distance between a behaviour's best and second channel, and between the last score that passes a
+    channel's filter and the next below it. Infinite where nothing could change.
+    """
+    hidden_UcNL = score_UcNL + mask.bias()[:, None, None, :]
+    score_UPL = score_UcNL.flatten(1, 2)
+    threshold_UP1 = selected_threshold(score_UPL, kept_count(mask, share), mask)
+    hidden_UPL = hidden_UcNL.flatten(1, 2)
+    below_UPL = torch.where(hidden_UPL < threshold_UP1, hidden_UPL, -math.inf)
+    gap_UP = (threshold_UP1 - below_UPL.amax(-1, keepdim=True)).squeeze(-1)
+    gap_UN = torch.unflatten(gap_UP, 1, score_UcNL.shape[1:3]).amin(1)
+    if routing and score_UcNL.shape[1] > 1:
+        best_UNL = score_UcNL.topk(2, dim=1).values
+        apart_UNL = (best_UNL[:, 0] - best_UNL[:, 1]).masked_fill(mask.valid.unsqueeze(1) == 0, math.inf)
+        gap_UN = torch.minimum(gap_UN, apart_UNL.amin(-1))
+    return torch.where(mask.any > 0, gap_UN, math.inf)
