@@ -7,7 +7,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, cast
 
@@ -67,37 +67,74 @@ def write_graph(served: ServedModel, schema: Schema, folder: Path) -> None:
 
     """
     specs = graph_inputs(served, schema)
-    sizes = _EXAMPLE | {"L": min(_EXAMPLE["L"], max(1, served.model.history_length))}
-    example = {
-        spec.name: torch.zeros([sizes[str(d)] for d in spec.shape], dtype=_TORCH_DTYPES[spec.dtype])
-        for spec in specs
-    }
-    dims = {name: torch.export.Dim(name, min=1) for name in ("U", "N")}
-    if sizes["L"] > 1:  # a model of one behaviour has a fixed L, and torch can't name a dimension of 1
-        dims["L"] = torch.export.Dim("L", min=1, max=served.model.history_length)
-    shapes = {
-        spec.name: {axis: dims[str(d)] for axis, d in enumerate(spec.shape) if d in dims} for spec in specs
-    }
+    program = trace(served, specs, OUTPUTS, history_length=served.model.history_length)
+    with _quiet():
+        program.save(folder / GRAPH, external_data=True)
+    check_graph(folder / GRAPH, specs, OUTPUTS, history_length=served.model.history_length)
+
+
+def trace(
+    module: nn.Module,
+    specs: tuple[TensorSpec, ...],
+    outputs: tuple[TensorSpec, ...],
+    *,
+    history_length: int,
+) -> ONNXProgram:
+    """Return a module as ONNX, without the exporter's notes.
+
+    Args:
+        module: takes the tensors of `specs` as one mapping, `inputs`, and returns those of `outputs`.
+        specs: its inputs.
+        outputs: its outputs.
+        history_length: largest L.
+
+    Raises:
+        LongsightError: it can't be expressed.
+
+    """
+    example, shapes = _example(specs, history_length)
     try:
         with _quiet():
             program = torch.onnx.export(
-                served,
+                module,
                 (),
                 kwargs={"inputs": example},
                 dynamo=True,
                 opset_version=OPSET,
                 dynamic_shapes={"inputs": shapes},
                 input_names=[spec.name for spec in specs],
-                output_names=[spec.name for spec in OUTPUTS],
+                output_names=[spec.name for spec in outputs],
                 verbose=False,
             )
     except Exception as error:
         raise LongsightError(f"the model can't be written as ONNX: {_last_line(error)}") from error
     program = cast("ONNXProgram", program)
     _strip(program)
-    with _quiet():
-        program.save(folder / GRAPH, external_data=True)
-    _check(folder / GRAPH, specs, open_dims=dims.keys())
+    return program
+
+
+def _example(
+    specs: tuple[TensorSpec, ...], history_length: int
+) -> tuple[dict[str, Tensor], dict[str, dict[int, torch.export.Dim]]]:
+    """Return tensors to trace with, and which of their axes stay open."""
+    sizes = _EXAMPLE | {"L": min(_EXAMPLE["L"], max(1, history_length))}
+    tensors = {
+        spec.name: torch.zeros([sizes[str(d)] for d in spec.shape], dtype=_TORCH_DTYPES[spec.dtype])
+        for spec in specs
+    }
+    dims = {
+        name: torch.export.Dim(name, min=1, max=history_length if name == "L" else None)
+        for name in _open_dims(history_length)
+    }
+    axes = {
+        spec.name: {axis: dims[str(d)] for axis, d in enumerate(spec.shape) if d in dims} for spec in specs
+    }
+    return tensors, axes
+
+
+def _open_dims(history_length: int) -> tuple[str, ...]:
+    """Return the dimensions that stay open: torch can't name one of which 1 is the only size."""
+    return ("U", "N", "L") if history_length > 1 else ("U", "N")
 
 
 def _strip(program: ONNXProgram) -> None:
@@ -117,8 +154,16 @@ def _strip(program: ONNXProgram) -> None:
         value.doc_string = None
 
 
-def _check(path: Path, specs: tuple[TensorSpec, ...], *, open_dims: Container[str]) -> None:
-    """Hold the graph to what a bundle promises of it; dimensions outside `open_dims` are fixed to 1."""
+def check_graph(
+    path: Path, specs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], *, history_length: int
+) -> None:
+    """Hold a graph to what a bundle promises of it; of one behaviour at most, L is 1.
+
+    Raises:
+        LongsightError: the first promise that is broken.
+
+    """
+    open_dims = _open_dims(history_length)
     onnx.checker.check_model(path)
     graph = onnx.load(path, load_external_data=False).graph
     names = tuple(value.name for value in graph.input)
@@ -129,7 +174,7 @@ def _check(path: Path, specs: tuple[TensorSpec, ...], *, open_dims: Container[st
             raise LongsightError(
                 f"the graph holds {node.domain or 'ai.onnx'}.{node.op_type}, which no bundle may"
             )
-    for value, spec in zip([*graph.input, *graph.output], [*specs, *OUTPUTS], strict=True):
+    for value, spec in zip([*graph.input, *graph.output], [*specs, *outputs], strict=True):
         shape = tuple(d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim)
         expected = tuple(d if d in open_dims else 1 for d in map(str, spec.shape))
         if shape != expected:
