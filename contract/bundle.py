@@ -22,6 +22,7 @@ from contract.schema import Schema
 from contract.vocabulary import NameTable, Vocabulary
 
 GRAPH: Final = "model.onnx"
+EXPLAINED: Final = "explain.onnx"
 VOCABULARIES: Final = "vocabularies"
 
 
@@ -146,13 +147,13 @@ def show(path: Path) -> dict[str, Any]:
     manifest = bundle.manifest.model_dump(mode="json", by_alias=True)
     sizes = {file: (bundle.path / file).stat().st_size for file in (*bundle.manifest.files, MANIFEST)}
     rows = {name: vocabulary.size for name, vocabulary in bundle.encoder().vocabularies.items()}
-    leading = ("name", "version", "precision", "model", "history_length", "history_lag_s", "calibration")
-    middle = ("inputs", "outputs", "tolerance", "sampling", "metrics", "provenance", "fingerprint", "schema")
+    leading = ("name", "version", "precision", "model", "diffusion", "history_length", "history_lag_s")
+    middle = ("calibration", "inputs", "outputs", "tolerance", "sampling", "metrics", "provenance")
     return {
         "path": str(bundle.path),
         **{name: manifest[name] for name in leading},
         "vocabulary_rows": rows,
-        **{name: manifest[name] for name in middle},
+        **{name: manifest[name] for name in (*middle, "fingerprint", "schema")},
         "bytes": sum(sizes.values()),
         "file_bytes": sizes,
     }

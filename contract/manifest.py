@@ -53,6 +53,13 @@ class Calibration(_Frozen):
     b: float
 
 
+class DiffusionSpec(_Frozen):
+    """How the graph generates interests."""
+
+    kind: Literal["unrolled", "distilled"] = Field(description="The sampler's steps, or a student's one.")
+    steps: int = Field(ge=1, description="Steps in the graph.")
+
+
 class FittedTransform(_Frozen):
     """A numeric field's transform with the parameters fitted in the training period."""
 
@@ -87,6 +94,7 @@ class Manifest(_Frozen):
     )
     precision: Literal["fp32", "fp16", "int8"]
     model: ModelSpec
+    diffusion: DiffusionSpec | None = Field(None, description="None: the model generates no interests.")
     history_length: int = Field(ge=1, description="L: the newest behaviours the graph is fed.")
     history_lag_s: int = Field(ge=0, description="Events younger than this are not seen, in seconds.")
     inputs: tuple[TensorSpec, ...]

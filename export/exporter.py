@@ -16,16 +16,20 @@ from contract.errors import InputError
 from contract.files import atomic_folder, sha256_file
 from contract.golden import FOLDER, GoldenRequest, write_golden
 from contract.manifest import MANIFEST, Calibration, FittedTransform, Manifest, ModelSpec
+from export.distilling import diffusion_of, distill
 from export.golden_requests import golden_requests
 from export.graph import OUTPUTS, ServedModel, graph_inputs, write_graph
 from export.parity import FP32_TOLERANCE, check_parity, torch_logits
 from export.verify import Session
+from training.distill import teacher_of
 from training.run import Run
 
 Progress = Callable[[int, int | None, str], None]
+Say = Callable[[str], object]
 
 _OWN: Final = (FOLDER, VOCABULARIES)
 PRECISIONS: Final = ("fp32",)
+DIFFUSIONS: Final = ("unrolled", "distilled")
 _STEPS: Final = 5
 _PACKAGES: Final = ("onnx", "onnxruntime", "torch")
 
@@ -35,7 +39,10 @@ def export(
     bundle: Path,
     *,
     precision: str = "fp32",
+    diffusion: str = "unrolled",
+    seed: int = 0,
     progress: Progress | None = None,
+    say: Say | None = None,
     now: datetime | None = None,
 ) -> dict[str, Any]:
     """Write the bundle of a run; returns its name, version and how closely the graph follows the model.
@@ -44,11 +51,16 @@ def export(
         run: a run folder; the dataset it was trained on must still be where it was.
         bundle: the folder to write; an older bundle there is replaced whole once the new one is proven.
         precision: of the graph's arithmetic; fp32.
+        diffusion: what generates the interests of a model that does: its sampler's steps, unrolled, or the one step of
+            a student. The student is the one that `run` keeps, or is distilled now and kept there.
+        seed: of the student, if one is distilled.
         progress: called with (done, total, label).
+        say: called with a line that a user should read.
         now: the time in the version; by default the clock's.
 
     Raises:
-        InputError: another precision, or `bundle` is a folder that is no bundle.
+        InputError: another precision, a student for a model that generates no interests, or `bundle` is a folder that
+            is no bundle.
         RunError, DatasetError: the run or its dataset is missing or damaged.
         LongsightError: onnxruntime and torch disagree on a golden request; nothing is left behind.
 
@@ -57,12 +69,19 @@ def export(
     report = progress or (lambda _done, _total, _label: None)
     if precision not in PRECISIONS:
         raise InputError(f"--precision {precision}: not available; available now: {', '.join(PRECISIONS)}")
+    if diffusion not in DIFFUSIONS:
+        raise InputError(f"--diffusion {diffusion}: no such way; there are {', '.join(DIFFUSIONS)}")
     report(0, _STEPS, "opening the run")
     opened = Run.load(run)
+    if diffusion == "distilled":
+        teacher_of(opened)  # refused before any work
     with atomic_folder(bundle, marker=MANIFEST, own=_OWN) as folder:
+        found: dict[str, Any] = {}
+        if diffusion == "distilled":
+            opened, found = distill(opened, seed=seed, report=report, say=say or (lambda _line: None))
         summary = _fill(folder, opened, report, now or datetime.now(UTC))
     report(_STEPS, _STEPS, "done")
-    return {"bundle": str(bundle), **summary, "seconds": time.perf_counter() - started}
+    return {"bundle": str(bundle), **summary, **found, "seconds": time.perf_counter() - started}
 
 
 def _fill(folder: Path, run: Run, report: Progress, now: datetime) -> dict[str, Any]:
@@ -120,6 +139,7 @@ def _manifest(run: Run, served: ServedModel, folder: Path, now: datetime) -> Man
         version=f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{_content_hash(run, files)}",
         precision="fp32",
         model=ModelSpec(name=run.model_name, config=run.config),
+        diffusion=diffusion_of(run.model),
         history_length=run.history_length,
         history_lag_s=run.history_lag_s,
         inputs=graph_inputs(served, run.schema),

@@ -6,6 +6,7 @@
 | `checkpoint.pt` | the best weights, a state dict of plain tensors |
 | `vocabularies/<name>.npy`, `.names` | known keys, ascending, and their raw texts where the dataset knows them |
 | `metrics.jsonl` | one line per epoch, and about a hundred about steps |
+| `student/` | what `export --diffusion distilled` has made of the run, if it has (`training.distill.kept`) |
 """
 
 import json
@@ -30,7 +31,8 @@ from training.models.features import FeatureSpec
 
 FORMAT: Final = 1
 MARKER: Final = "run.json"
-OWN: Final = ("vocabularies",)
+STUDENT: Final = "student"
+OWN: Final = ("vocabularies", STUDENT)
 """The folders that a run folder holds: with any other it is not replaced."""
 
 
