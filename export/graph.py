@@ -35,6 +35,8 @@ _TORCH_DTYPES: Final[dict[Dtype, torch.dtype]] = {
     "bool": torch.bool,
 }
 _RANDOM: Final = ("Random", "Bernoulli", "Multinomial")
+_BY_DATA: Final = {"If", "Loop", "Scan", "SequenceMap", "NonZero", "Compress", "Unique", "NonMaxSuppression"}
+"""What runs, or how large a result is, would hang on values: no fixed cost, and no CUDA graph."""
 
 
 class ServedModel(nn.Module):
@@ -170,7 +172,8 @@ def check_graph(
     if names != tuple(spec.name for spec in specs):
         raise LongsightError(f"the graph takes {', '.join(names)}: the model does not use all its inputs")
     for node in graph.node:
-        if node.domain not in {"", "ai.onnx"} or node.op_type.startswith(_RANDOM):
+        foreign = node.domain not in {"", "ai.onnx"}
+        if foreign or node.op_type.startswith(_RANDOM) or node.op_type in _BY_DATA:
             raise LongsightError(
                 f"the graph holds {node.domain or 'ai.onnx'}.{node.op_type}, which no bundle may"
             )

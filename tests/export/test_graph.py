@@ -51,6 +51,17 @@ class Branches(Toy):
         return logit_UN if bool(logit_UN.sum() > 0) else -logit_UN
 
 
+class LooksAtValues(Toy):
+    def spoil(self, logit_UN: Tensor) -> Tensor:
+        return torch.cond(logit_UN.sum() > 0, torch.abs, torch.neg, (logit_UN,))
+
+
+class CountsWhatItFinds(Toy):
+    def spoil(self, logit_UN: Tensor) -> Tensor:
+        found = torch.nonzero(logit_UN)
+        return logit_UN + found.sum()
+
+
 class FixesTheBatch(Toy):
     def spoil(self, logit_UN: Tensor) -> Tensor:
         return logit_UN + torch.zeros(2, 1)
@@ -84,6 +95,8 @@ def test_a_sound_toy_passes(bundle: Bundle, tmp_path: Path) -> None:
         (MixesCandidates, "mixes requests or sees padding"),
         (RollsDice, "RandomUniform"),
         (Branches, "can't be written as ONNX"),
+        (LooksAtValues, r"ai\.onnx\.If"),
+        (CountsWhatItFinds, r"ai\.onnx\.NonZero"),
         (FixesTheBatch, "the graph fixes the shape of history_mask"),
     ],
 )
