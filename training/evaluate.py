@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from training.bootstrap import metric_intervals
 from training.dataset import Dataset
+from training.distill import kept_student
 from training.full_disk import file_on_a_disk
 from training.metrics import sigmoid
 from training.run import Run
@@ -23,6 +24,7 @@ def evaluate(
     split: str = "test",
     predictions: Path | None = None,
     intervals: bool = False,
+    student: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Score a split with a run; returns the metrics of design section 4 and the same by history length.
@@ -31,17 +33,19 @@ def evaluate(
         run: a run folder; its dataset must be where it was trained.
         split: validation or test (train for curiosity).
         predictions: a Parquet file to write, one row per impression row of the split in the log's order.
+        student: judge the run with the student that is kept in its folder in place of its sampler: what a bundle of
+            `export --diffusion distilled` serves.
         intervals: also return `intervals`, the 95 % interval [low, high] of each metric, or None.
         progress: called with (done, total, label).
 
     Raises:
-        RunError, DatasetError: the run or its dataset can't be used, or the split is empty.
-        InputError: no such split.
+        RunError, DatasetError: the run or its dataset can't be used, the split is empty, or no student is kept.
+        InputError: no such split, or a model that generates no interests has no student.
         LongsightError: no room for the predictions.
 
     """
     name = split_name(split)
-    opened = Run.load(run)
+    opened = kept_student(Run.load(run)) if student else Run.load(run)
     dataset = opened.dataset()
     scored = score_split(opened, dataset, dataset.requests_of(name), progress=progress)
     if predictions is not None:

@@ -1,5 +1,6 @@
 """From a run to what the service opens, and a look inside: `export`, `bundle show`, `bundle verify`."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,14 @@ import typer
 from cli.extras import extras
 from cli.output import JsonOption, show
 from cli.progress import progress
+
+
+class Diffusion(StrEnum):
+    """What generates the interests of DiffuMIN in a graph."""
+
+    unrolled = "unrolled"
+    distilled = "distilled"
+
 
 BundleArgument = Annotated[
     Path, typer.Argument(metavar="BUNDLE", help="Folder made by `export`.", show_default=False)
@@ -28,14 +37,27 @@ def export(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder to write.", show_default=False)],
     *,
     precision: Annotated[str, typer.Option(metavar="fp32", help="Of the graph's arithmetic.")] = "fp32",
+    diffusion: Annotated[
+        Diffusion,
+        typer.Option(
+            help="How a graph of diffumin generates interests: by its sampler's steps, or by the one step of a "
+            "student, which is distilled now unless RUN keeps one."
+        ),
+    ] = Diffusion.unrolled,
     as_json: JsonOption = False,
 ) -> None:
     """Export a run to a bundle; nothing is left behind when the graph disagrees with the model."""
     with extras("train"), progress() as report:
         from export.exporter import export as run_export
 
-        result = run_export(run, bundle, precision=precision, progress=report)
+        result = run_export(
+            run, bundle, precision=precision, diffusion=diffusion.value, progress=report, say=_say
+        )
     show(result, title=str(bundle), as_json=as_json)
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
 
 
 def show_bundle(bundle: BundleArgument, *, as_json: JsonOption = False) -> None:

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from cli.commands.bundle import Diffusion
 from cli.extras import extras
 from cli.output import JsonOption, show
 from cli.progress import progress
@@ -50,6 +51,10 @@ def evaluate(
         typer.Option(metavar="out.parquet", help="Also write one row per impression.", show_default=False),
     ] = None,
     intervals: Annotated[bool, typer.Option("--intervals", help="Add 95 % intervals.")] = False,
+    diffusion: Annotated[
+        Diffusion,
+        typer.Option(help="distilled: of the student that `export --diffusion distilled` kept in RUN."),
+    ] = Diffusion.unrolled,
     as_json: JsonOption = False,
 ) -> None:
     """Judge a run: AUC, GAUC, log loss, normalised entropy, calibration, by history length."""
@@ -57,7 +62,12 @@ def evaluate(
         from training.evaluate import evaluate as run_evaluate
 
         result = run_evaluate(
-            run, split=split.value, predictions=predictions, intervals=intervals, progress=shown
+            run,
+            split=split.value,
+            predictions=predictions,
+            intervals=intervals,
+            student=diffusion is Diffusion.distilled,
+            progress=shown,
         )
     show(result, title=f"{run}, {split.value}", as_json=as_json)
 
