@@ -96,5 +96,23 @@ class DiffuminConfig:
         )
         require(0 < self.kept_share <= 1, f"kept_share must be in (0, 1], got {self.kept_share}")
         require(self.logit_scale > 0, f"logit_scale must be > 0, got {self.logit_scale}")
+        self._require_fit_contrast()
+        if self.short_term != "none":
+            self._require_fit_short_term()
         fits = 0 < self.channels <= self.embedding_width
         require(fits, f"channels must be in 1..embedding_width ({self.embedding_width}), got {self.channels}")
+
+    def _require_fit_contrast(self) -> None:
+        tau, rows, weight = self.contrast_temperature, self.contrast_rows, self.contrast_weight
+        require(tau > 0, f"contrast_temperature must be > 0, got {tau}")
+        require(rows > 1, f"contrast_rows must be > 1, since pairs are told from each other, got {rows}")
+        require(weight >= 0, f"contrast_weight must be >= 0, got {weight}")
+
+    def _require_fit_short_term(self) -> None:
+        for name in ("short_term_length", "short_term_layers", "short_term_heads"):
+            value = getattr(self, name)
+            require(value > 0, f"{name} must be > 0, got {value}; short_term = 'none' leaves the encoder out")
+        require(
+            self.embedding_width % self.short_term_heads == 0,
+            f"short_term_heads ({self.short_term_heads}) must divide embedding_width ({self.embedding_width})",
+        )
