@@ -104,11 +104,10 @@ def gaps(score_UcNL: Tensor, mask: HistoryMask, share: float, *, routing: bool =
     The least distance between a behaviour's best and second channel, and between the last score that passes a
     channel's filter and the next below it. Infinite where nothing could change.
     """
-    hidden_UcNL = score_UcNL + mask.bias()[:, None, None, :]
     score_UPL = score_UcNL.flatten(1, 2)
     threshold_UP1 = selected_threshold(score_UPL, kept_count(mask, share), mask)
-    hidden_UPL = hidden_UcNL.flatten(1, 2)
-    below_UPL = torch.where(hidden_UPL < threshold_UP1, hidden_UPL, -math.inf)
+    lower_UPL = (score_UPL < threshold_UP1) & (mask.valid.unsqueeze(1) > 0)
+    below_UPL = torch.where(lower_UPL, score_UPL, -math.inf)
     gap_UP = (threshold_UP1 - below_UPL.amax(-1, keepdim=True)).squeeze(-1)
     gap_UN = torch.unflatten(gap_UP, 1, score_UcNL.shape[1:3]).amin(1)
     if routing and score_UcNL.shape[1] > 1:
