@@ -1,7 +1,8 @@
 """A bundle: the folder that `export` hands to `service`. Opened and checked here, without onnxruntime.
 
-`manifest.json`, `model.onnx` (+ `model.onnx.data`), `vocabularies/<name>.npy` (known keys) and `<name>.names` (their
-raw texts, where known), `golden/`. A bundle is never changed: it is replaced whole.
+`manifest.json`, `model.onnx` (+ `model.onnx.data`), `explain.onnx` (on the same weights; where the model weighs
+behaviours), `vocabularies/<name>.npy` (known keys) and `<name>.names` (their raw texts, where known), `golden/`. A
+bundle is never changed: it is replaced whole.
 """
 
 import json
@@ -57,6 +58,11 @@ class Bundle:
     def graph_path(self) -> Path:
         """The ONNX graph; its weights lie beside it."""
         return self.path / GRAPH
+
+    @property
+    def explained_path(self) -> Path | None:
+        """The graph whose second output tells what each behaviour counted; None where the bundle has none."""
+        return self.path / EXPLAINED if EXPLAINED in self.manifest.files else None
 
     @cached_property
     def input_names(self) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from contract.files import atomic_folder, sha256_file
 from contract.golden import FOLDER, GoldenRequest, write_golden
 from contract.manifest import MANIFEST, Calibration, FittedTransform, Manifest, ModelSpec
 from export.distilling import diffusion_of, distill
+from export.explain import explain
 from export.golden_requests import golden_requests
 from export.graph import OUTPUTS, ServedModel, graph_inputs, write_graph
 from export.parity import FP32_TOLERANCE, check_parity, torch_logits
@@ -95,6 +96,7 @@ def _fill(folder: Path, run: Run, report: Progress, now: datetime) -> dict[str, 
     write_graph(served, run.schema, folder)
     report(3, _STEPS, "comparing with torch")
     parity = check_parity(Session(folder / GRAPH), golden, tolerance=FP32_TOLERANCE)
+    weights = explain(served, run.schema, folder, golden)
     report(4, _STEPS, "checksums")
     manifest = _manifest(run, served, folder, now).write(folder)
     verify_encoding(Bundle.open(folder))
@@ -105,6 +107,7 @@ def _fill(folder: Path, run: Run, report: Progress, now: datetime) -> dict[str, 
         "golden_requests": len(golden),
         "torch_difference": parity.alone,
         "batch_difference": parity.together,
+        "weight_difference": weights,
         "tolerance": manifest.tolerance,
         "bytes": sum((folder / file).stat().st_size for file in (*manifest.files, MANIFEST)),
     }
