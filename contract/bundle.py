@@ -154,7 +154,16 @@ def show(path: Path) -> dict[str, Any]:
     sizes = {file: (bundle.path / file).stat().st_size for file in (*bundle.manifest.files, MANIFEST)}
     rows = {name: vocabulary.size for name, vocabulary in bundle.encoder().vocabularies.items()}
     leading = ("name", "version", "precision", "model", "diffusion", "history_length", "history_lag_s")
-    middle = ("calibration", "inputs", "outputs", "tolerance", "sampling", "metrics", "provenance")
+    middle = (
+        "calibration",
+        "inputs",
+        "outputs",
+        "tolerance",
+        "hard_routing",
+        "sampling",
+        "metrics",
+        "provenance",
+    )
     return {
         "path": str(bundle.path),
         **{name: manifest[name] for name in leading},

@@ -20,7 +20,7 @@ from export.distilling import diffusion_of, distill
 from export.explain import explain
 from export.golden_requests import golden_requests
 from export.graph import OUTPUTS, ServedModel, graph_inputs, write_graph
-from export.parity import FP32_TOLERANCE, check_parity, torch_logits
+from export.parity import FP32_TOLERANCE, check_parity, routing_gaps, torch_logits
 from export.verify import Session
 from training.distill import teacher_of
 from training.run import Run
@@ -95,10 +95,11 @@ def _fill(folder: Path, run: Run, report: Progress, now: datetime) -> dict[str, 
     report(2, _STEPS, "tracing the graph")
     write_graph(served, run.schema, folder)
     report(3, _STEPS, "comparing with torch")
-    parity = check_parity(Session(folder / GRAPH), golden, tolerance=FP32_TOLERANCE)
+    gaps = routing_gaps(served, golden)
+    parity = check_parity(Session(folder / GRAPH), golden, tolerance=FP32_TOLERANCE, gaps=gaps)
     weights = explain(served, run.schema, folder, golden)
     report(4, _STEPS, "checksums")
-    manifest = _manifest(run, served, folder, now).write(folder)
+    manifest = _manifest(run, served, folder, now, hard_routing=gaps is not None).write(folder)
     verify_encoding(Bundle.open(folder))
     return {
         "name": manifest.name,
@@ -107,6 +108,8 @@ def _fill(folder: Path, run: Run, report: Progress, now: datetime) -> dict[str, 
         "golden_requests": len(golden),
         "torch_difference": parity.alone,
         "batch_difference": parity.together,
+        "batch_difference_p99": parity.together_p99,
+        "turned_picks": parity.turned_picks,
         "weight_difference": weights,
         "tolerance": manifest.tolerance,
         "bytes": sum((folder / file).stat().st_size for file in (*manifest.files, MANIFEST)),
@@ -130,7 +133,7 @@ def _write_vocabularies(run: Run, folder: Path) -> None:
             shutil.copyfile(names, folder / names.name)
 
 
-def _manifest(run: Run, served: ServedModel, folder: Path, now: datetime) -> Manifest:
+def _manifest(run: Run, served: ServedModel, folder: Path, now: datetime, *, hard_routing: bool) -> Manifest:
     files = {
         path.relative_to(folder).as_posix(): sha256_file(path)
         for path in sorted(folder.rglob("*"))
@@ -148,7 +151,7 @@ def _manifest(run: Run, served: ServedModel, folder: Path, now: datetime) -> Man
         inputs=graph_inputs(served, run.schema),
         outputs=OUTPUTS,
         tolerance=FP32_TOLERANCE,
-        hard_routing=False,
+        hard_routing=hard_routing,
         calibration=Calibration(a=run.calibration.a, b=run.calibration.b),
         sampling=run.sampling,
         transforms=transforms,

@@ -79,7 +79,12 @@ def verify(path: Path, runtime: RuntimeSettings) -> Verified:
         return graph.run({name: tensors[name] for name in graph.inputs})
 
     try:
-        largest = check_scores(score, golden, tolerance=bundle.manifest.tolerance)
+        largest = check_scores(
+            score,
+            golden,
+            tolerance=bundle.manifest.tolerance,
+            hard_routing=bundle.manifest.hard_routing,
+        )
     except BundleError as error:
         raise BundleError(f"{bundle.graph_path}: {error}") from error
     return Verified(bundle, bundle.encoder(), graph, len(golden), largest)

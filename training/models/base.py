@@ -55,6 +55,13 @@ class CtrModel(nn.Module, ABC):
         """
         return None
 
+    def routing_gaps(self, inputs: Mapping[str, Tensor]) -> Tensor | None:  # noqa: ARG002 - for those that pick
+        """Return `gap_UN`, float32: by how little scores would have to change for the model to pick otherwise.
+
+        None: the model picks nothing, by no argmax and no threshold, so rounding moves its log-odds by little.
+        """
+        return None
+
 
 def read_config(config_type: type[ConfigT], values: Mapping[str, object]) -> ConfigT:
     """Build a config dataclass from plain values; lists become tuples, whole numbers pass as floats.
