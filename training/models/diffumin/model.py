@@ -12,13 +12,19 @@ Where this departs from the paper and its code, and what that does: docs/models/
 U requests, N candidate ads, c channels, L behaviours, D width of an ad or behaviour vector.
 """
 
+import math
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from training.models.base import CtrModel, LossTerms
 from training.models.diffumin.config import DiffuminConfig
+from training.models.diffumin.contrast import Contrast, draw_pairs
+from training.models.diffumin.diffusion import Diffusion
 from training.models.diffumin.omie import Interests, Omie
+from training.models.diffumin.short_term import ShortTerm
+from training.models.diffumin.student import Student
 from training.models.embedding import FeatureEmbedding
 from training.models.features import FeatureSpec
 from training.models.head import AdBias, Head
@@ -37,8 +43,12 @@ class Diffumin(CtrModel):
         self.embedding = FeatureEmbedding(features, d)
         self.time = TemporalCode(features, config.temporal, d, history_length=history_length)
         self.omie = Omie(config)
+        self.short_term = ShortTerm(config) if config.short_term != "none" else None
+        self.diffusion: Diffusion | Student | None = Diffusion(config) if config.diffusion else None
+        self.contrast = Contrast(config) if config.diffusion and config.contrast_weight > 0 else None
         self.ad_bias = AdBias(features) if config.ad_bias else None
-        vectors = config.channels
+        found = config.channels * (config.head_interests == "both") + config.channels * config.diffusion
+        vectors = found + (self.short_term is not None)
         self.head = Head(
             pair_width=(1 + 2 * vectors) * d + config.channels + self.embedding.candidate_width,
             request_width=1 + self.embedding.request_width,
@@ -56,7 +66,15 @@ class Diffumin(CtrModel):
         """Return `logit_UN`; adds the diffusion and the contrastive loss to `losses`."""
         q_UND, k_ULD, mask = self._ads_and_history(inputs)
         interests = self.omie(q_UND, k_ULD, mask)
-        found_UNvD = interests.r
+        vectors = [] if self.config.head_interests == "generated" else [interests.r]
+        if self.diffusion is not None:
+            generated_UNcD = self._generated(interests, losses)
+            vectors.append(generated_UNcD)
+            if losses is not None:
+                self._add_losses(interests, generated_UNcD, losses)
+        if self.short_term is not None:
+            vectors.append(self.short_term(q_UND, k_ULD, inputs["history_mask"]).unsqueeze(2))
+        found_UNvD = torch.cat(vectors, dim=2)
         pair = [
             q_UND,
             found_UNvD.flatten(2),
@@ -86,3 +104,31 @@ class Diffumin(CtrModel):
         q_UND = self.time.target(self.embedding.ads(inputs))
         k_ULD = self.time.behaviors(self.embedding.history(inputs), inputs)
         return q_UND, k_ULD, HistoryMask.of(inputs["history_mask"])
+
+    def _generated(self, interests: Interests, losses: LossTerms | None) -> Tensor:
+        """Return `[U, N, c, D]`, the second view of every interest."""
+        assert self.diffusion is not None
+        if isinstance(self.diffusion, Student):
+            student_UNcD: Tensor = self.diffusion(interests.r, interests.o)
+            return student_UNcD
+        generator = None if losses is None else losses.generator
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.sampler_gradient):
+            generated_UNcD: Tensor = self.diffusion(interests.r, interests.o, generator)
+        return generated_UNcD
+
+    def _add_losses(self, interests: Interests, generated_UNcD: Tensor, losses: LossTerms) -> None:
+        config = self.config
+        assert isinstance(self.diffusion, Diffusion)
+        valid = int(losses.valid_UN.sum())
+        if not valid:
+            return
+        place_P = draw_pairs(losses.valid_UN, math.ceil(config.denoised_share * valid), losses.generator)
+        r_PcD, o_PcD = (x.flatten(0, 1)[place_P].detach() for x in (interests.r, interests.o))
+        loss = self.diffusion.loss(r_PcD, o_PcD, losses.generator)
+        losses.terms["diffusion"] = config.diffusion_weight * loss
+        if self.contrast is not None:
+            place_R = self.contrast.draw(losses.valid_UN, losses.generator)
+            r_RcD, generated_RcD = (x.flatten(0, 1)[place_R] for x in (interests.r, generated_UNcD))
+            user_R = losses.user_U[place_R // losses.valid_UN.shape[1]]
+            loss = self.contrast(r_RcD, generated_RcD, user_R)
+            losses.terms["contrast"] = config.contrast_weight * loss
