@@ -1,0 +1,40 @@
+"""Which differences in log-odds pass."""
+
+import numpy as np
+import pytest
+
+from contract.closeness import Closeness
+
+PLAIN, PICKS = Closeness(1e-4), Closeness(1e-4, hard_routing=True)
+
+
+def _differences(count: int, *, off: int, by: float) -> np.ndarray:
+    return np.concatenate([np.full(off, by), np.full(count - off, 9e-5)])
+
+
+@pytest.mark.parametrize(
+    ("off", "by", "plain", "picks"),
+    [
+        (0, 0.0, True, True),
+        (1, 1.1e-4, False, True),
+        (10, 0.05, False, True),
+        (11, 1.1e-4, False, False),
+        (1, 0.051, False, False),
+        (1, np.nan, False, False),
+        (1, np.inf, False, False),
+    ],
+)
+def test_of_a_thousand_scores(off, by, plain, picks):
+    difference = _differences(1000, off=off, by=by)
+    assert PLAIN.holds(difference) == plain
+    assert PICKS.holds(difference) == picks
+    assert PICKS.beyond(difference).sum() == off
+
+
+def test_few_scores_give_no_one_a_share():
+    assert not PICKS.holds(_differences(99, off=1, by=2e-4))
+    assert PICKS.holds(np.zeros(0))
+
+
+def test_a_tolerance_above_what_picks_may_do_stays_the_tolerance():
+    assert Closeness(0.2, hard_routing=True).farthest == 0.2
