@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from training.models.base import require, require_width
+from training.models.diffumin.schedule import LEVELS
 from training.models.temporal import require_temporal
 
 AGGREGATIONS: Final = ("softmax", "count", "score")
@@ -40,7 +41,7 @@ class DiffuminConfig:
     start_level: int = 300
     """t0, the noise level (of 1000) from which interests are generated."""
     parametrisation: str = "x0"
-    """What the network predicts: x0 (the clean interest) or eps (the noise)."""
+    """What the diffusion network estimates: x0 (the clean interest) or eps (the noise)."""
     schedule: str = "linear"
     """Noise schedule: linear (1e-4 to .02) or cosine."""
     denoiser_layers: int = 2
@@ -99,6 +100,8 @@ class DiffuminConfig:
         self._require_fit_contrast()
         if self.short_term != "none":
             self._require_fit_short_term()
+        if self.diffusion:
+            self._require_fit_diffusion()
         fits = 0 < self.channels <= self.embedding_width
         require(fits, f"channels must be in 1..embedding_width ({self.embedding_width}), got {self.channels}")
 
@@ -116,3 +119,19 @@ class DiffuminConfig:
             self.embedding_width % self.short_term_heads == 0,
             f"short_term_heads ({self.short_term_heads}) must divide embedding_width ({self.embedding_width})",
         )
+
+    def _require_fit_diffusion(self) -> None:
+        start = self.start_level
+        require(0 < start <= LEVELS, f"start_level must be in 1..{LEVELS}, got {start}")
+        most, reason = (LEVELS, "levels there are") if self.paper_literal else (start, "start_level")
+        for name in ("diffusion_steps", "training_steps"):
+            value = getattr(self, name)
+            require(0 < value <= most, f"{name} must be in 1..{most} ({reason}), got {value}")
+        require(self.denoiser_layers > 0, f"denoiser_layers must be > 0, got {self.denoiser_layers}")
+        heads, width = self.denoiser_heads, self.embedding_width
+        fits = heads > 0 and width % heads == 0
+        require(fits, f"denoiser_heads ({heads}) must divide embedding_width ({width})")
+        share = self.denoised_share
+        require(0 < share <= 1, f"denoised_share must be in (0, 1], got {share}")
+        weight = self.diffusion_weight
+        require(weight >= 0, f"diffusion_weight must be >= 0, got {weight}")
