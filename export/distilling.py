@@ -54,7 +54,7 @@ def distill(
 
 def diffusion_of(model: CtrModel) -> DiffusionSpec | None:
     """Return how a model generates interests; None if it generates none."""
-    if not isinstance(model, Diffumin) or getattr(model, "diffusion", None) is None:
+    if not isinstance(model, Diffumin) or model.diffusion is None:
         return None
     if isinstance(model.diffusion, Student):
         return DiffusionSpec(kind="distilled", steps=1)

@@ -8,7 +8,7 @@ from typing import Any
 from contract.errors import LongsightError, RunError
 from training.batches import BatchSource
 from training.dataset import Dataset, SplitName
-from training.distill.fit import fit_student
+from training.distill.fit import fit_student, relative_error
 from training.distill.judge import judge
 from training.distill.kept import Kept, UnfitError, keep, read_kept
 from training.distill.teacher import lessons, teacher_of, with_sampler
@@ -104,7 +104,7 @@ def _distill(run: Run, teacher: Diffumin, *, seed: int, measure: Measure | None,
         teacher, source, dataset.requests_of("train"), seed=seed, report=report, label="the teacher at work"
     )
     student = fit_student(teacher.config, taught, seed=seed, report=report)
-    pairs = len(taught)
+    about = {"pairs": len(taught), "relative_error": relative_error(student, taught)}
     del taught
     calibration, metrics = calibrate(
         with_sampler(teacher, student),
@@ -116,7 +116,7 @@ def _distill(run: Run, teacher: Diffumin, *, seed: int, measure: Measure | None,
     origin = provenance(seed=seed, dataset_fingerprint=dataset.fingerprint)
     kept = Kept(student, calibration, {"validation": metrics}, {}, seed, 0.0, origin)
     twin = _with_student(run, teacher, kept)
-    found = {"pairs": pairs, **_judged(run, twin, dataset, source, report=report)}
+    found = {**about, **_judged(run, twin, dataset, source, report=report)}
     if measure is not None:
         found |= measure(run, twin)
     return replace(kept, report=found, seconds=time.perf_counter() - started)

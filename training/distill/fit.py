@@ -9,14 +9,15 @@ P pairs, c channels, D width.
 """
 
 import math
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
 
 from training.distill.teacher import Lessons
 from training.models.diffumin.config import DiffuminConfig
-from training.models.diffumin.student import Student, scaled
+from training.models.diffumin.diffusion import unit_interests
+from training.models.diffumin.student import Student
 from training.scoring import Progress
 
 EPOCHS: Final = 12
@@ -61,23 +62,33 @@ def fit_student(config: DiffuminConfig, lessons: Lessons, *, seed: int, report: 
 
 def distillation_loss(student: Student, lessons: Lessons, some: Tensor) -> Tensor:
     """Return the loss of some pairs."""
-    r_PcD, slope_PcD = lessons.r[some], lessons.slope[some]
-    x0_PcD, size_Pc1 = scaled(r_PcD)
-    wanted_PcD = lessons.generated[some]
-    off_PcD = student.refined(x0_PcD, lessons.o[some]) * size_Pc1 - wanted_PcD
-    there_Pc1 = (size_Pc1 > 0).float()
-    off_scaled_PcD = off_PcD * there_Pc1 / (size_Pc1 + 1e-12)
-    interests = off_scaled_PcD.square().sum() / (there_Pc1.sum().clamp(min=1.0) * r_PcD.shape[-1])
-    log_odds_P = (slope_PcD * off_PcD).sum((-2, -1))
+    off = _mistakes(student, lessons, some)
+    interests = off.scaled.square().mean(-1).sum() / off.filled.sum().clamp(min=1.0)
+    log_odds_P = (lessons.slope[some] * off.scaled * off.size).sum((-2, -1))
     return interests + LOG_ODDS_WEIGHT * log_odds_P.square().mean()
 
 
 @torch.inference_mode()
 def relative_error(student: Student, lessons: Lessons) -> float:
     """Return the student's squared error over that of leaving every interest as it is (1 = learned nothing)."""
-    x0_PcD, size_Pc1 = scaled(lessons.r)
-    there_Pc1 = (size_Pc1 > 0).float()
-    wanted_PcD = lessons.generated * there_Pc1 / (size_Pc1 + 1e-12)
-    off = (student.refined(x0_PcD, lessons.o) - wanted_PcD) * there_Pc1
-    before = (x0_PcD - wanted_PcD) * there_Pc1
-    return float(off.square().sum() / before.square().sum().clamp(min=1e-12))
+    off = _mistakes(student, lessons, slice(None))
+    return float(off.scaled.square().sum() / off.left.square().sum().clamp(min=1e-12))
+
+
+class _Mistakes(NamedTuple):
+    scaled: Tensor
+    """`[P, c, D]` where the student is off, in interests of unit variance; zeros in empty channels."""
+    left: Tensor
+    """`[P, c, D]` where one would be who changes nothing."""
+    size: Tensor
+    """`[P, c, 1]` what makes scaled interests real ones."""
+    filled: Tensor
+    """`[P, c, 1]` 1 where a channel is not empty."""
+
+
+def _mistakes(student: Student, lessons: Lessons, some: Tensor | slice) -> _Mistakes:
+    x0_PcD, size_Pc1 = unit_interests(lessons.r[some], student.norm)
+    filled_Pc1 = (size_Pc1 > 0).float()
+    wanted_PcD = lessons.generated[some] * (filled_Pc1 / (size_Pc1 + (1 - filled_Pc1)))
+    refined_PcD = student.refined(x0_PcD, lessons.o[some]) * filled_Pc1
+    return _Mistakes(refined_PcD - wanted_PcD, x0_PcD - wanted_PcD, size_Pc1, filled_Pc1)

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.models.diffumin.config import DiffuminConfig
+from training.models.diffumin.diffusion import unit_interests
 
 HIDDEN: Final = (256, 256)
-_EPS: Final = 1e-12
 
 
 class Student(nn.Module):
@@ -31,6 +31,7 @@ class Student(nn.Module):
     def __init__(self, config: DiffuminConfig) -> None:
         super().__init__()
         self.channels = config.channels
+        self.norm = math.sqrt(config.embedding_width)
         width = config.channels * config.embedding_width
         sizes = (2 * width, *HIDDEN)
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
@@ -40,7 +41,7 @@ class Student(nn.Module):
 
     def forward(self, r_PcD: Tensor, o_PcD: Tensor) -> Tensor:
         """Return the generated interests r*, `[P, c, D]`; zeros where a channel's r is zeros."""
-        x0_PcD, size_Pc1 = scaled(r_PcD)
+        x0_PcD, size_Pc1 = unit_interests(r_PcD, self.norm)
         return self.refined(x0_PcD, o_PcD) * size_Pc1
 
     def refined(self, x0_PcD: Tensor, o_PcD: Tensor) -> Tensor:
@@ -49,10 +50,3 @@ class Student(nn.Module):
         for layer in self.layers:
             hidden_PH = functional.silu(layer(hidden_PH))
         return x0_PcD + torch.unflatten(self.last(hidden_PH), -1, (self.channels, -1))
-
-
-def scaled(r_PcD: Tensor) -> tuple[Tensor, Tensor]:
-    """Return r with coordinates of unit variance, and the factor `[P, c, 1]` that takes this back; zeros stay."""
-    norm_Pc1 = r_PcD.square().sum(-1, keepdim=True).sqrt()
-    root = math.sqrt(r_PcD.shape[-1])
-    return r_PcD * (root / (norm_Pc1 + _EPS)), norm_Pc1 / root
