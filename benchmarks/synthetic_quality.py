@@ -36,6 +36,8 @@ MODELS: Final[dict[str, tuple[str, dict[str, object]]]] = {
     "mean_pool": ("mean_pool", {}),
     "din": ("din", {"age": True}),
     "tin": ("tin", {}),
+    "diffumin_d": ("diffumin", {"diffusion": False}),
+    "diffumin": ("diffumin", {}),
     "tin_no_representation": ("tin", {"target_representation": False}),
     "tin_massless": ("tin", MASSLESS),
     "tin_massless_no_time": ("tin", MASSLESS | {"temporal": "none"}),
@@ -45,6 +47,8 @@ MODELS: Final[dict[str, tuple[str, dict[str, object]]]] = {
 Shares = Mapping[str, Sequence[float]]
 """Of each model, the share of what can be learned with each seed."""
 
+DIFFUMIN: Final = ("diffumin_d", "diffumin")
+"""Variant D, and the full model."""
 WHOLE: Final = "tin_massless"
 ABLATIONS: Final = ("tin_massless_no_time", "tin_massless_no_attention", "tin_massless_no_representation")
 
@@ -97,6 +101,9 @@ def bars_of(shares: Shares, oracle_auc: float) -> list[dict[str, Any]]:
         bar("best of din and tin, share of what can be learned", best, ">=", 0.85),
         bar("mean_pool, share of what can be learned", means.get("mean_pool"), "<=", 0.6),
     ]
+    for name in DIFFUMIN:
+        above = None if best is None or name not in means else means[name] - best
+        bars.append(bar(f"{name} above the better of din and tin, share", above, ">", 0.0))
     whole = means.get(WHOLE)
     for name in ABLATIONS:
         without = means.get(name)

@@ -53,7 +53,7 @@ class KeptRun:
         other = [name for name in wanted if name in found and found[name] != wanted[name]]
         if other:
             changes = ", ".join(f"{name} {found[name]!r}, now {wanted[name]!r}" for name in other)
-            raise SystemExit(f"{run} was trained with {changes}; remove it and its .npy to train it again")
+            raise SystemExit(f"{run} was trained with {changes}; remove it to train it again")
 
 
 def scores(dataset: Dataset, runs: Path, kept: KeptRun, seed: int, *, train_missing: bool) -> Logits | None:
@@ -69,15 +69,19 @@ def scores(dataset: Dataset, runs: Path, kept: KeptRun, seed: int, *, train_miss
         if not train_missing:
             return None
         train(dataset.path, run, model=kept.model, settings=dict(kept.settings), seed=seed)
-        file.unlink(missing_ok=True)
     kept.check(run)
-    if not file.exists():
+    if not fresh(file, run):
         np.save(file, score_split(Run.load(run), dataset, dataset.requests_of("test")).logit)
     logit: Logits = np.load(file)
     return logit
 
 
-def test_rows(dataset: Dataset, logit: Logits) -> Rows:
+def fresh(file: Path, run: Path) -> bool:
+    """Tell whether scores are there and no older than the run they are of."""
+    return file.exists() and file.stat().st_mtime >= (run / "run.json").stat().st_mtime
+
+
+def judged_rows(dataset: Dataset, logit: Logits) -> Rows:
     """Return the rows of the test split that scores are of."""
     rows = np.sort(dataset.rows_of(dataset.requests_of("test")))
     return ScoredSplit(dataset, rows, logit).rows
