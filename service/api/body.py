@@ -89,7 +89,7 @@ def _body(schema: Schema, max_candidates: int) -> CoreSchema:
             "deadline_ms": cs.nullable_schema(
                 cs.float_schema(strict=True, gt=0, le=MAX_DEADLINE_MS, allow_inf_nan=False)
             ),
-            "explain": cs.int_schema(strict=True, ge=0),
+            "explain": cs.nullable_schema(cs.int_schema(strict=True, ge=0)),
         },
     )
 

@@ -65,6 +65,7 @@ def request_of(body: Body, moment: Moment, *, default_deadline_ms: float) -> Sco
         context=shared,
         candidate_context=context,
         overrides=overrides,
+        explain=body.get("explain") or 0,
     )
 
 

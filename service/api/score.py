@@ -30,6 +30,7 @@ from service.scoring.request import ScoreAnswer, ScoreRequest
 JSON: Final = b"application/json"
 MSGPACK: Final = b"application/msgpack"
 SLOT: Final = "champion"
+MAX_EXPLAINED: Final = 20_000  # behaviours named in one answer: more would hold up the event loop
 WATCH_AFTER_S: Final = 0.01  # a request that takes longer is given up when its caller leaves
 
 _TIMING: Final = b", ".join(stage.encode() + b";dur=%.3f" for stage in STAGES)
@@ -99,12 +100,11 @@ class ScoreEndpoint:
         model = body.get("model")
         if model is not None and model not in (SLOT, served.name):
             raise UnknownModelError(f"no model {model!r} is served here; there are {SLOT} and {served.name}")
-        if body.get("explain") and not served.explains:
-            raise InvalidRequestError.at(
-                "explain", "this bundle has no explanations; leave it out, or send 0"
-            )
         moment = requests.Moment(now_s=time.time(), arrived_s=arrived_s)
-        return body, requests.request_of(body, moment, default_deadline_ms=self._default_deadline_ms)
+        request = requests.request_of(body, moment, default_deadline_ms=self._default_deadline_ms)
+        if request.explain:
+            _check_explain(request, served.longest_explanation)
+        return body, request
 
     async def _score(self, served: Served, request: ScoreRequest, receive: Receive) -> ScoreAnswer:
         """Score, and give up if the caller leaves meanwhile; one who is alone keeps nobody waiting."""
@@ -179,13 +179,25 @@ async def read_body(receive: Receive, headers: dict[bytes, bytes], *, limit: int
         message = await receive()
 
 
+def _check_explain(request: ScoreRequest, longest: int) -> None:
+    if not longest:
+        raise InvalidRequestError.at("explain", "this bundle has no explanations; leave it out, or send 0")
+    count = len(request.ad_ids)
+    if min(request.explain, longest) * count > MAX_EXPLAINED:
+        raise InvalidRequestError.at(
+            "explain",
+            f"{min(request.explain, longest)} behaviours for each of {count} candidates are more than the "
+            f"{MAX_EXPLAINED} that one answer may name",
+        )
+
+
 def _is_msgpack(headers: dict[bytes, bytes]) -> bool:
     return b"msgpack" in headers.get(b"content-type", b"")
 
 
 def _content(served: Served, body: Body, answer: ScoreAnswer, *, request_id: str) -> dict[str, Any]:
     given = body.get("request_id")
-    return {
+    content = {
         "request_id": request_id if given is None else given,
         "model": served.name,
         "version": served.version,
@@ -197,6 +209,9 @@ def _content(served: Served, body: Body, answer: ScoreAnswer, *, request_id: str
         },
         "unknown_ads": answer.unknown_ads,
     }
+    if answer.explanations is not None:
+        content["explanations"] = answer.explanations
+    return content
 
 
 def _encoded(content: dict[str, Any], headers: dict[bytes, bytes]) -> tuple[bytes, bytes]:

@@ -12,13 +12,18 @@ from service.scoring.scorer import Scorer
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A verified bundle with everything that scores by it."""
+    """A verified bundle with everything that scores by it.
+
+    Attributes:
+        longest_explanation: most behaviours that explain one score; 0 = the bundle has no explanations.
+
+    """
 
     name: str
     version: str
     scorer: Scorer
     reader: BodyReader
-    explains: bool = False
+    longest_explanation: int = 0
 
 
 @dataclass(slots=True)

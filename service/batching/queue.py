@@ -8,7 +8,7 @@ Work is counted in cells: requests x longest history x most candidates, as the p
 """
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Tensors: TypeAlias = Mapping[str, NDArray[Any]]
+OwnRun: TypeAlias = Callable[[Tensors, int], NDArray[np.float32]]
+"""Tensors of one request and its first candidate among them in, `logit_UN` out."""
 
 LOOK_AHEAD: Final = 64  # jobs looked at for company
 MIN_FILL: Final = 0.7  # least part of a shared run that is not padding
@@ -32,6 +34,7 @@ class Job:
         deadline_s: reading of the clock after which its scoring need not begin.
         submitted_s, started_s, ended_s: readings of the clock; the latter two are 0 until it happened.
         logit_N: the answer, filled chunk by chunk.
+        own_run: what runs it in the graph's place; such a job shares no run.
         error: why there is none.
         abandoned: its caller left.
 
@@ -43,6 +46,7 @@ class Job:
     deadline_s: float
     submitted_s: float
     logit_N: NDArray[np.float32]  # noqa: N815 - shape suffix
+    own_run: OwnRun | None = None
     started_s: float = 0.0
     ended_s: float = 0.0
     error: Exception | None = None
@@ -105,7 +109,7 @@ class JobQueue:
         if head is None:
             return taken
         taken.parts.append(self._cut(head))
-        if self.limits.max_requests > 1 and self._jobs:
+        if self.limits.max_requests > 1 and self._jobs and head.own_run is None:
             self._add_company(now_s, taken)
         for part in taken.parts:
             if part.stop < part.job.candidates:
@@ -148,7 +152,7 @@ class JobQueue:
             longer, more = max(longest, job.length), max(most, count)
             cells = longer * more * (len(taken.parts) + 1)
             fill = (filled + job.length * count) / cells
-            if cells > self.limits.max_cells or fill < MIN_FILL:
+            if cells > self.limits.max_cells or fill < MIN_FILL or job.own_run is not None:
                 passed_over.append(job)
                 continue
             taken.parts.append(self._cut(job))

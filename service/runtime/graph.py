@@ -17,6 +17,7 @@ from contract.errors import BundleError
 from service.errors import DeviceError
 
 OUTPUT = "logit"
+WEIGHT = "weight"
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
 
@@ -51,13 +52,19 @@ class Graph:
                 "are needed); it would run on the CPU instead, which was not asked for"
             )
         self.inputs = tuple(node.name for node in self._session.get_inputs())
-        if OUTPUT not in [node.name for node in self._session.get_outputs()]:
+        self.outputs = tuple(node.name for node in self._session.get_outputs())
+        if OUTPUT not in self.outputs:
             raise BundleError(f"{path}: the graph has no output {OUTPUT!r}")
 
     def run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Return `logit` [U, N] of the tensors named in `inputs`; may be called from several threads."""
         logit_UN: NDArray[np.float32] = self._session.run([OUTPUT], tensors)[0]
         return logit_UN
+
+    def weigh(self, tensors: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return `logit` [U, N] and `weight` [U, N, L]; for a graph that has both, called as `run`."""
+        logit_UN, weight_UNL = self._session.run([OUTPUT, WEIGHT], tensors)
+        return logit_UN, weight_UNL
 
 
 def _options() -> ort.SessionOptions:

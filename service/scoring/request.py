@@ -27,6 +27,7 @@ class ScoreRequest:
         context: fields of the request.
         candidate_context: N values per field, None = missing; they win over `context`.
         overrides: N values per ad field that win over the catalogue's; None = the catalogue's.
+        explain: behaviours to name for each candidate; 0 = no explanations.
 
     """
 
@@ -37,6 +38,7 @@ class ScoreRequest:
     context: Features = field(default_factory=dict)
     candidate_context: Mapping[str, Sequence[RawValue]] = field(default_factory=dict)
     overrides: Mapping[str, Sequence[RawValue]] = field(default_factory=dict)
+    explain: int = 0
 
 
 @dataclass(slots=True)
@@ -52,6 +54,7 @@ class ScoreAnswer:
         unknown_ads: candidates that the catalogue does not know.
         stage_s: seconds in the stages `history`, `encode`, `queue`, `infer`.
         tensors: what the request was encoded to, for whoever counts.
+        explanations: the strongest behaviours of each candidate, if they were asked for.
 
     """
 
@@ -63,3 +66,4 @@ class ScoreAnswer:
     unknown_ads: int
     stage_s: dict[str, float]
     tensors: Tensors
+    explanations: list[list[dict[str, RawValue]]] | None = None

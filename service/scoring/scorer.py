@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract import keys
-from contract.encoder import Encoder
+from contract.encoder import Encoder, Tensors
 from service.batching.admission import Admission
-from service.batching.engine import Engine
+from service.batching.engine import Engine, Job
 from service.errors import DeadlineExceededError, InferenceError, OverloadedError
 from service.history.result import History
 from service.metrics import Metrics
 from service.scoring.encoding import Ads, RequestEncoder
+from service.scoring.explain import Explainer, Explanations
 from service.scoring.inputs import InputCounter
 from service.scoring.request import ScoreAnswer, ScoreRequest
 
@@ -42,6 +43,7 @@ class Scorer:
     Args:
         encoder: of the bundle.
         inputs: the tensors that the graph takes.
+        explainer: of the bundle; None = it has no explanations, and none may be asked for.
         histories: the store of histories.
         ads: the catalogue.
         engine: runs the graph.
@@ -56,6 +58,7 @@ class Scorer:
         *,
         encoder: Encoder,
         inputs: tuple[str, ...],
+        explainer: Explainer | None,
         histories: Histories,
         ads: Ads,
         engine: Engine,
@@ -65,6 +68,7 @@ class Scorer:
     ) -> None:
         self._encoder = RequestEncoder(encoder, ads)
         self._inputs = inputs
+        self._explainer = explainer
         self._histories = histories
         self._engine = engine
         self._admission = admission
@@ -87,7 +91,7 @@ class Scorer:
             self._metrics.shed["queue_full"].inc()
             raise
         try:
-            answer = await self._score(request, count)
+            answer = await self._score(request)
         except BaseException:
             self._admission.leave(count)
             self._metrics.queue_candidates.set(self._admission.inside)
@@ -117,7 +121,7 @@ class Scorer:
         metrics.score.observe_many(answer.scores)
         self._counter.count(answer.tensors, has_history=answer.history_length > 0)
 
-    async def _score(self, request: ScoreRequest, count: int) -> ScoreAnswer:
+    async def _score(self, request: ScoreRequest) -> ScoreAnswer:
         started_s = self._clock()
         reading = asyncio.ensure_future(self._history(request, started_s))
         try:
@@ -133,15 +137,8 @@ class Scorer:
             self._metrics.shed["deadline"].inc()
             raise DeadlineExceededError("the deadline passed before the scoring began")
         tensors = self._encoder.user(request, history) | candidates
-        inputs = {name: tensors[name] for name in self._inputs}
         encoded_s = self._clock()
-        job = await self._engine.score(
-            inputs,
-            candidates=count,
-            length=tensors["history_mask"].shape[1],
-            deadline_s=request.deadline_s,
-            alone=self._admission.requests == 1,
-        )
+        job, explanations = await self._run(request, history, tensors)
         return ScoreAnswer(
             scores=probabilities(job.logit_N),
             history_status=history.status,
@@ -152,11 +149,34 @@ class Scorer:
             stage_s={
                 "history": read_s - started_s - early_s,
                 "encode": encoded_s - read_s + early_s,
-                "queue": job.started_s - job.submitted_s,
-                "infer": job.ended_s - job.started_s,
+                "queue": job.started_s - encoded_s,
+                "infer": (self._clock() if explanations else job.ended_s) - job.started_s,
             },
             tensors=tensors,
+            explanations=explanations,
         )
+
+    async def _run(
+        self, request: ScoreRequest, history: History, tensors: Tensors
+    ) -> tuple[Job, Explanations | None]:
+        """Return the job that has run, and explanations if they were asked for: empty ones without a history."""
+        count, explanation = len(request.ad_ids), None
+        if request.explain and len(history.records):
+            assert self._explainer is not None, "explanations of a bundle without any: this is a bug"
+            explanation = await self._explainer.explanation(
+                history.records, candidates=count, most=request.explain
+            )
+        job = await self._engine.score(
+            {name: tensors[name] for name in self._inputs},
+            candidates=count,
+            length=tensors["history_mask"].shape[1],
+            deadline_s=request.deadline_s,
+            alone=self._admission.requests == 1,
+            own_run=None if explanation is None else explanation.run,
+        )
+        if explanation is not None:
+            return job, await asyncio.to_thread(explanation.entries)
+        return job, [[] for _ in range(count)] if request.explain else None
 
     async def _history(self, request: ScoreRequest, now_s: float) -> History:
         user_key = ANONYMOUS if request.user_id is None else keys.key(request.user_id)

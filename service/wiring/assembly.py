@@ -26,6 +26,7 @@ from service.runtime.graph import Graph
 from service.scoring.inputs import counted_fields
 from service.scoring.scorer import Scorer
 from service.settings import RuntimeSettings, Settings
+from service.wiring.explained import explainer_of
 
 CLOCK = time.monotonic
 
@@ -114,9 +115,11 @@ def build(verified: Verified, settings: Settings, metrics: Metrics) -> Parts:
 
     catalogue = Catalogue(settings.redis.url, encoder, connect_timeout_s=settings.redis.connect_timeout_s)
     engine = _engine(graph, settings, metrics)
+    explainer = explainer_of(bundle, settings.runtime)
     scorer = Scorer(
         encoder=encoder,
         inputs=graph.inputs,
+        explainer=explainer,
         histories=store,
         ads=catalogue,
         engine=engine,
@@ -125,7 +128,13 @@ def build(verified: Verified, settings: Settings, metrics: Metrics) -> Parts:
         clock=CLOCK,
     )
     reader = BodyReader(bundle.schema, max_candidates=settings.server.max_candidates)
-    served = Served(manifest.name, manifest.version, scorer=scorer, reader=reader)
+    served = Served(
+        manifest.name,
+        manifest.version,
+        scorer=scorer,
+        reader=reader,
+        longest_explanation=0 if explainer is None else manifest.history_length,
+    )
     return Parts(store, catalogue, engine, served)
 
 

@@ -43,13 +43,17 @@ class Offline:
         self.busiest = str(self._behaviors["user_id"].value_counts(sort=True)["user_id"][0])
         self.last_s = int(self._behaviors["timestamp"].max())
 
-    def logits(
+    def logits(self, user, ads, timestamp, **more) -> np.ndarray:
+        tensors = self.request(user, ads, timestamp, **more).encode(self.encoder)
+        return self._graph.run({name: tensors[name] for name in self._graph.inputs})[0]
+
+    def request(
         self, user, ads, timestamp, *, context=None, candidate_context=None, overrides=None
-    ) -> np.ndarray:
+    ) -> RawRequest:
         features = [
             {**self._ads.get(str(ad), {}), "ad_id": ad, **(overrides or {}).get(ad, {})} for ad in ads
         ]
-        raw = RawRequest(
+        return RawRequest(
             timestamp=timestamp,
             history=self.history(user),
             ads=features,
@@ -57,8 +61,6 @@ class Offline:
             candidate_context=candidate_context or {},
             user={} if user is None else {**self._users.get(str(user), {}), "user_id": user},
         )
-        tensors = raw.encode(self.encoder)
-        return self._graph.run({name: tensors[name] for name in self._graph.inputs})[0]
 
     def history(self, user):
         rows = self._behaviors.filter(pl.col("user_id").cast(pl.String) == str(user)).sort(

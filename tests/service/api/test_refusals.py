@@ -131,7 +131,7 @@ def test_a_body_that_is_not_msgpack(served):
         (changed(request_id="\u00e4" * 200), "request_id", "longer than 256 bytes"),
         (changed(model=7), "model", "string"),
         (changed(explain=-1), "explain", "greater than or equal to 0"),
-        (changed(explain=3), "explain", "no explanations"),
+        (changed(explain="3"), "explain", "integer"),
     ],
     ids=lambda value: None if isinstance(value, str) else json.dumps(value)[:60],
 )
