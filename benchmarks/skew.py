@@ -85,12 +85,14 @@ def two_workers(service: Running, chosen: list[LoggedRequest], alone: list[NDArr
     return largest
 
 
-def measure(run: Path, log: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def measure(
+    run: Path, log: Path, *, diffusion: str = "unrolled"
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Export, load, serve and compare; returns the tables and the bars."""
     with tempfile.TemporaryDirectory(prefix="longsight-skew-") as name:
         folder = Path(name)
-        exported = export(run, folder / "bundle")
-        evaluate(run, predictions=folder / "p.parquet")
+        exported = export(run, folder / "bundle", diffusion=diffusion)
+        evaluate(run, predictions=folder / "p.parquet", student=diffusion == "distilled")
         with embedded_server(folder / "valkey") as url:
             load(log, redis_url=url)
             what = Prepared(folder / "bundle", url)
@@ -141,8 +143,10 @@ def main() -> None:
     )
     parser.add_argument("--run", default="tin", help="which run in that folder")
     parser.add_argument("--log", type=Path, help="log folder (default: the one of benchmarks/quality.py)")
+    parser.add_argument("--diffusion", default="unrolled", help="of a diffumin run: unrolled or distilled")
     given = parser.parse_args()
-    tables, bars = measure(given.folder / given.run, given.log or given.folder / "log-popular-20")
+    log = given.log or given.folder / "log-popular-20"
+    tables, bars = measure(given.folder / given.run, log, diffusion=given.diffusion)
     finish(tables, bars, as_json=given.json)
 
 

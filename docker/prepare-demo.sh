@@ -2,14 +2,14 @@
 # From nothing to a bundle and a filled store; what a finished step left is used again, the store is filled anew.
 #
 # REDIS_URL  where the histories go       FOLDER       where log, dataset and run are kept
-# BUNDLE     the bundle folder to write   MODEL        din, tin, mean_pool or popularity
+# BUNDLE     the bundle folder to write   MODEL        din, tin, diffumin, mean_pool or popularity
 # IMPORT_FLAGS, TRAIN_FLAGS               further flags of `longsight import complete-journey` and `longsight train`
 set -eu
 
 # As in `longsight demo`: enough for a good model within minutes.
 [ -n "$TRAIN_FLAGS" ] || case "$MODEL" in
     tin) TRAIN_FLAGS="--set history_length=500 --set epochs=2" ;;
-    din) TRAIN_FLAGS="--set history_length=100 --set epochs=1" ;;
+    din | diffumin) TRAIN_FLAGS="--set history_length=100 --set epochs=1" ;;
 esac
 
 made() {

@@ -44,7 +44,7 @@ def train(
     Args:
         dataset: a dataset folder.
         run: the folder to write; it appears under this name once it is whole.
-        model: din, tin, mean_pool or popularity.
+        model: din, tin, diffumin, mean_pool or popularity.
         config_path: a TOML file of settings.
         settings: `--set`, over the file, over the schema's `[train]`, over the model's defaults.
         seed: of initialisation and order; the same seed on the same machine gives the same run.

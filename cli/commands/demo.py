@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
 def demo(
     *,
     model: Annotated[
-        str, typer.Option("--model", metavar="M", help="din, tin, mean_pool or popularity.")
+        str, typer.Option("--model", metavar="M", help="din, tin, diffumin, mean_pool or popularity.")
     ] = "tin",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to serve on.")] = 8000,
     once: Annotated[bool, typer.Option("--once", help="Score one trip and exit.")] = False,

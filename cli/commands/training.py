@@ -22,7 +22,10 @@ DatasetArgument = Annotated[
 ]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder to write.", show_default=False)]
 ModelOption = Annotated[
-    str, typer.Option("--model", metavar="M", help="din, tin, mean_pool or popularity.", show_default=False)
+    str,
+    typer.Option(
+        "--model", metavar="M", help="din, tin, diffumin, mean_pool or popularity.", show_default=False
+    ),
 ]
 ConfigOption = Annotated[
     Path | None,
