@@ -71,7 +71,8 @@ class DiffuminConfig:
     short_term_heads: int = 2
     """Its attention heads; divides embedding_width."""
     paper_literal: bool = False
-    """Start from noise of a random level and take T' steps at the schedule's bottom, as the paper's Algorithm 2."""
+    """Start from noise of a random level and take T' steps at the schedule's bottom, as the paper's Algorithm 2;
+    with parametrisation = eps the paper, with x0 the released code, which takes the clean interest for noise."""
     ad_bias: bool = True
     """One learned log-odds per ad."""
     head_hidden: tuple[int, ...] = (80, 40)

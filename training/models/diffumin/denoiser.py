@@ -193,7 +193,7 @@ class Denoiser(nn.Module):
     def _scores(self, query: Tensor, key: Tensor) -> Tensor:
         """Return the products of the heads, `[..., H]`; so small a matrix product would take longer."""
         product = query * key
-        return product.view(*product.shape[:-1], self.heads, -1).sum(-1)
+        return product.view(*product.shape[:-1], self.heads, self.width // self.heads).sum(-1)
 
     def _attend(self, asking_RQD: Tensor, token_RTD: Tensor, folded: tuple[Tensor, Tensor]) -> Tensor:
         """Return what attention adds to the asking tokens."""

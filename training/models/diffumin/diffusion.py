@@ -91,7 +91,7 @@ class Diffusion(nn.Module):
 
     def _steps(self, steps: int) -> tuple[Step, ...]:
         if self.literal is not None:
-            return self.schedule.ddpm(self.parametrisation, steps=steps)
+            return self.schedule.ddpm(steps=steps)
         return self.schedule.ddim(self.parametrisation, start=self.start_level, steps=steps)
 
 

@@ -2,7 +2,8 @@
 
 Algorithm 2 noises a clean interest to a level drawn from the whole schedule, then takes the T' lowest of its
 1000 steps, each with fresh noise, as if it had been noised to level T'. Little of that noise can be undone, so
-most of the result is noise (docs/models/diffumin.md has the numbers).
+most of the result is noise. What the network says is taken as noise whatever it learned: with eps that is the
+paper, with x0 the code its authors released.
 
 A graph holds no random operator and equal requests shall have equal scores, so outside of training the draws
 are constants: one for each channel, saved with the weights.

@@ -90,33 +90,27 @@ class Schedule:
             steps: T', in 1..start.
 
         """
-        levels = ddim_levels(start, steps)
-        return tuple(
-            self._step(
-                parametrisation,
-                level,
-                self.signal[lower] / self.signal[level],
-                self.noise[lower] - self.noise[level] * self.signal[lower] / self.signal[level],
-            )
-            for level, lower in pairwise(levels)
-        )
+        chosen = []
+        for level, lower in pairwise(ddim_levels(start, steps)):
+            keep = self.signal[lower] / self.signal[level]
+            use = self.noise[lower] - self.noise[level] * keep
+            if parametrisation == "x0":  # the noise is (x - signal x0) / noise
+                per_noise = use / self.noise[level]
+                keep, use = keep + per_noise, -per_noise * self.signal[level]
+            chosen.append(Step(level, float(keep), float(use)))
+        return tuple(chosen)
 
-    def ddpm(self, parametrisation: str, *, steps: int) -> tuple[Step, ...]:
-        """Return the lowest `steps` steps of the schedule, each with noise sqrt(beta) but the last."""
+    def ddpm(self, *, steps: int) -> tuple[Step, ...]:
+        """Return the lowest `steps` steps for a network that estimates the noise.
+
+        Each adds noise sqrt(beta) of its own, but the last.
+        """
         chosen = []
         for level in range(steps, 0, -1):
             keep = 1 / math.sqrt(1 - self.beta[level])
             use = -keep * self.beta[level] / self.noise[level]
-            noise = math.sqrt(self.beta[level]) if level > 1 else 0.0
-            chosen.append(self._step(parametrisation, level, keep, use, noise))
+            chosen.append(Step(level, keep, float(use), math.sqrt(self.beta[level]) if level > 1 else 0.0))
         return tuple(chosen)
-
-    def _step(self, parametrisation: str, level: int, keep: float, use: float, noise: float = 0.0) -> Step:
-        """Return a step, given in terms of the estimated noise, in terms of what the network estimates."""
-        if parametrisation == "x0":  # the noise is (x - signal x0) / noise
-            per_noise = use / self.noise[level]
-            keep, use = keep + per_noise, -per_noise * self.signal[level]
-        return Step(level, float(keep), float(use), noise)
 
 
 def ddim_levels(start: int, steps: int) -> tuple[int, ...]:
