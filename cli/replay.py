@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from cli.client import Client, RefusedError
 from cli.pairs import LoggedRequest, count_requests, read_pairs, requests
 from cli.progress import ProgressCallback
+from contract.closeness import Closeness
 
 TOLERANCE: Final = 1e-4  # of log-odds: what training and serving may differ by
 CONNECTIONS: Final = 4
@@ -37,6 +38,7 @@ BUSY: Final = frozenset({429, 503})
 class Tally:
     """What the answers so far amount to."""
 
+    closeness: Closeness
     impressions: int = 0
     without_history: int = 0  # impressions whose answer never had the history
     retries: int = 0
@@ -72,7 +74,7 @@ class Tally:
             }
 
     def report(self, *, seconds: float) -> dict[str, Any]:
-        """Sum up; `ok` means that answers were compared and none differs by more than the tolerance."""
+        """Sum up; `ok` means that answers were compared and that they are as close as they must be."""
         difference = np.concatenate(self.differences) if self.differences else np.empty(0)
         some = bool(difference.size)
         return {
@@ -91,9 +93,11 @@ class Tally:
                 "mean": float(difference.mean()) if some else math.nan,
             },
             "worst": self.worst,
-            "tolerance": TOLERANCE,
+            "tolerance": self.closeness.tolerance,
+            "hard_routing": self.closeness.hard_routing,
+            "beyond_tolerance": int(self.closeness.beyond(difference).sum()),
             "seconds": seconds,
-            "ok": some and float(difference.max()) <= TOLERANCE,
+            "ok": some and self.closeness.holds(difference),
         }
 
 
@@ -119,7 +123,7 @@ def replay(
     pairs, context = read_pairs(log, predictions)
     logged = count_requests(pairs)
     total = logged if limit is None else min(limit, logged)
-    tally = Tally()
+    tally = Tally(Closeness(TOLERANCE, hard_routing=_hard_routing(url)))
     began = time.perf_counter()
     # The connections close before the pool waits for its threads: an interrupt then ends them too.
     with ThreadPoolExecutor(CONNECTIONS) as pool, _connections(url) as connections:
@@ -147,6 +151,17 @@ def differences(served: NDArray[np.float64], offline: NDArray[np.float64]) -> ND
     """Return |served - offline|; where a probability is 1 within float64, the offline value rounds likewise."""
     beyond = np.isinf(served) & (log_odds(1 / (1 + np.exp(-offline))) == served)
     return np.where(beyond, 0.0, np.abs(served - offline))
+
+
+def _hard_routing(url: str) -> bool:
+    """Ask the service whether the model it serves picks; a service that does not say so serves none that does."""
+    client = Client(url)
+    try:
+        _, body = client.get("/readyz")
+    finally:
+        client.close()
+    model = body.get("model") if isinstance(body, dict) else None
+    return isinstance(model, dict) and model.get("hard_routing") is True
 
 
 class _Connections:

@@ -79,17 +79,21 @@ def replay(
 ) -> None:
     """Send logged requests through a running service; compare its log-odds with the offline ones.
 
-    Exit 1 if any differs by more than 1e-4. The service must hold this log's histories (`longsight load`).
+    Exit 1 if any differs by more than 1e-4; of a model that picks by argmax, such as diffumin, 1 % of the scores
+    may differ by up to 0.05. The service must hold this log's histories (`longsight load`).
     """
     with extras("train"), progress() as report:
         from cli.replay import replay as run_replay
+        from contract.closeness import Closeness
 
         result = run_replay(log, url=url, predictions=predictions, limit=limit, progress=report)
     show(result, title=f"{log} at {url}", as_json=as_json)
     if not result["compared"]:
         raise SkewError(f"none of {result['impressions']} impressions could be compared: {result['history']}")
     if not result["ok"]:
+        closeness = Closeness(result["tolerance"], hard_routing=result["hard_routing"])
         raise SkewError(
-            f"log-odds differ by up to {result['difference']['max']:.3g} (allowed {result['tolerance']:g}), "
+            f"log-odds differ by up to {result['difference']['max']:.3g} (allowed {closeness}), "
+            f"{result['beyond_tolerance']} of {result['compared']} by more than {result['tolerance']:g}, "
             f"worst: {result['worst']}"
         )

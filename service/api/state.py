@@ -16,6 +16,7 @@ class Served:
 
     Attributes:
         longest_explanation: most behaviours that explain one score; 0 = the bundle has no explanations.
+        hard_routing: the model picks, so that rounding may move few scores far.
 
     """
 
@@ -24,6 +25,7 @@ class Served:
     scorer: Scorer
     reader: BodyReader
     longest_explanation: int = 0
+    hard_routing: bool = False
 
 
 @dataclass(slots=True)
@@ -70,7 +72,11 @@ class ServiceState:
         if problem:
             body["reason"] = problem
         if self.served is not None:
-            body["model"] = {"name": self.served.name, "version": self.served.version}
+            body["model"] = {
+                "name": self.served.name,
+                "version": self.served.version,
+                "hard_routing": self.served.hard_routing,
+            }
         body["store"] = {
             "up": store.up,
             "layout": store.layout,

@@ -134,6 +134,7 @@ def build(verified: Verified, settings: Settings, metrics: Metrics) -> Parts:
         scorer=scorer,
         reader=reader,
         longest_explanation=0 if explainer is None else manifest.history_length,
+        hard_routing=manifest.hard_routing,
     )
     return Parts(store, catalogue, engine, served)
 

@@ -90,6 +90,7 @@ class Recorder:
     url: str = ""
     asked: list[dict[str, Any]] = field(default_factory=list)
     answer: Answer = lambda _body: (500, {})
+    ready: dict[str, Any] = field(default_factory=lambda: {"ready": True})
 
 
 @pytest.fixture
@@ -103,7 +104,12 @@ def service() -> Iterator[Recorder]:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             recorder.asked.append(body)
-            status, answer = recorder.answer(body)
+            self._answer(*recorder.answer(body))
+
+        def do_GET(self) -> None:
+            self._answer(200, recorder.ready)
+
+        def _answer(self, status: int, answer: dict[str, Any]) -> None:
             text = json.dumps(answer).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(text)))

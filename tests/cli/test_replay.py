@@ -58,6 +58,53 @@ def test_a_skewed_score_fails_and_is_named(log, predictions, service: Recorder, 
     assert captured.err.splitlines()[-1].startswith("error: log-odds differ by up to 0.0003 ")
 
 
+def replay_many(log: Path, service: Recorder, *, off: dict[int, float], picks: bool) -> int:
+    """Replay 150 impressions, of which one is less than 1 %; `off` by so much at these places."""
+    rows = pl.DataFrame(
+        {
+            "user_id": 7,
+            "ad_id": [f"a{i}" for i in range(150)],
+            "timestamp": np.full(150, 2000),
+            "clicked": 0,
+            "request_id": "r1",
+            "hour": 18.0,
+            "slot": "top",
+        },
+        schema_overrides={"user_id": pl.Int64, "clicked": pl.Int64},
+    )
+    rows.write_parquet(log / "impressions.parquet")
+    logit = pl.Series("logit", np.linspace(-2, 2, 150), dtype=pl.Float32)
+    path = log.parent / "many.parquet"
+    rows.select("user_id", "ad_id", "timestamp", "request_id", "clicked").with_columns(logit).write_parquet(
+        path
+    )
+    served = logit.to_numpy().astype(np.float64)
+    for place, by in off.items():
+        served[place] += by
+    service.answer = answer_of({"r1": served.tolist()})
+    service.ready = {"ready": True, "model": {"name": "diffumin", "version": "v1", "hard_routing": picks}}
+    return replay(log, service.url, path)
+
+
+def test_few_scores_of_a_model_that_picks_may_be_a_little_off(log, service: Recorder, capsys):
+    assert replay_many(log, service, off={10: 0.04}, picks=True) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (result["hard_routing"], result["beyond_tolerance"], result["ok"]) == (True, 1, True)
+
+
+@pytest.mark.parametrize(
+    ("picks", "off"),
+    [(False, {10: 0.04}), (True, {10: 0.01, 20: 0.01}), (True, {10: 0.06})],
+    ids=["a model that picks nothing", "too many", "too far"],
+)
+def test_more_than_that_is_skew(log, service: Recorder, capsys, picks, off):
+    assert replay_many(log, service, off=off, picks=picks) == 1
+    captured = capsys.readouterr()
+    result = json.loads(captured.out.splitlines()[-1])
+    assert (result["hard_routing"], result["beyond_tolerance"], result["ok"]) == (picks, len(off), False)
+    assert f"{len(off)} of 150 by more than 0.0001" in captured.err.splitlines()[-1]
+
+
 def test_answers_without_history_are_asked_again_then_counted_apart(
     log, predictions, service: Recorder, capsys
 ):
