@@ -11,6 +11,7 @@ from tests.training.fit.tiny import random_batch, tiny_features
 from training.batches import Batch
 from training.fit.peers import Peers
 from training.fit.step import TrainStep
+from training.models import build_model
 from training.models.tin import Tin, TinConfig
 from training.settings import TrainSettings
 
@@ -191,3 +192,61 @@ def test_two_processes_add_up_to_the_gradients_of_one(first):
     assert loss == pytest.approx(expected_loss, abs=1e-6)
     for name, parameter in whole.named_parameters():
         torch.testing.assert_close(model.get_parameter(name).grad, parameter.grad, rtol=1e-4, atol=1e-7)
+
+
+# ---------------------------------------------------------------- DiffuMIN's own
+
+
+def _diffumin(**config):
+    torch.manual_seed(0)
+    config = {"embedding_width": 8, "contrast_rows": 12, **config}
+    return build_model("diffumin", tiny_features(ROWS), config, history_length=8)
+
+
+def test_diffumin_adds_its_two_losses_and_both_train():
+    model = _diffumin()
+    (batch,) = _batches(model, 1)
+    terms = {}
+    model.register_forward_pre_hook(lambda _, args: terms.update(of=args[1]))
+    _step(model).step(batch)
+    assert set(terms["of"].terms) == {"diffusion", "contrast"}
+    assert all(term.isfinite() and term > 0 for term in terms["of"].terms.values())
+    for part in (model.diffusion.denoiser, model.contrast):
+        assert any(p.grad is not None and p.grad.any() for p in part.parameters())
+
+
+@pytest.mark.parametrize("name", ["diffusion_weight", "contrast_weight"])
+def test_a_loss_counts_by_its_weight(name):
+    found = []
+    for weight in (0.01, 0.02):
+        model, seen = _diffumin(**{name: weight}), {}
+        model.register_forward_pre_hook(lambda _, args, seen=seen: seen.update(of=args[1]))
+        _step(model).step(_batches(model, 1)[0])
+        found.append(seen["of"].terms[name.removesuffix("_weight")].item())
+    assert found[1] == pytest.approx(2 * found[0])
+
+
+def test_diffumin_without_diffusion_adds_none():
+    model, seen = _diffumin(diffusion=False), {}
+    model.register_forward_pre_hook(lambda _, args: seen.update(of=args[1]))
+    _step(model).step(_batches(model, 1)[0])
+    assert not seen["of"].terms
+
+
+@pytest.mark.parametrize("config", [{}, {"paper_literal": True, "sampler_gradient": True}])
+def test_diffumin_resumes_to_the_very_weights(config):
+    batches = _batches(_diffumin(), 4)
+    whole = _diffumin(**config)
+    step = _step(whole)
+    for batch in batches[:2]:
+        step.step(batch)
+    state = {name: value.clone() for name, value in step.state_dict().items()}
+    for batch in batches[2:]:
+        step.step(batch)
+    resumed = _step(_diffumin(**config))
+    torch.manual_seed(99)
+    resumed.load_state_dict(state)
+    for batch in batches[2:]:
+        resumed.step(batch)
+    expected = _weights(step)
+    assert all(torch.equal(value, expected[name]) for name, value in _weights(resumed).items())

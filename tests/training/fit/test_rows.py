@@ -115,7 +115,7 @@ def test_a_batch_is_renumbered_to_its_distinct_rows_with_padding_first():
         tensors["a"] = generator.integers(0, 50, (4, 30))
 
 
-@pytest.mark.parametrize("model", ["din", "tin", "mean_pool"])
+@pytest.mark.parametrize("model", ["din", "tin", "mean_pool", "diffumin"])
 def test_every_parameter_with_vocabulary_rows_is_trained_by_row(model):
     built = build_model(model, tiny_features(1000), {}, history_length=8)
     tables = vocabulary_tables(built)
@@ -144,7 +144,7 @@ class _Largest(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("model", ["din", "tin", "mean_pool"])
+@pytest.mark.parametrize("model", ["din", "tin", "mean_pool", "diffumin"])
 def test_a_step_makes_nothing_of_the_size_of_a_table(model):
     largest = []
     for table_rows in (5_000, 200_000):
@@ -158,7 +158,7 @@ def test_a_step_makes_nothing_of_the_size_of_a_table(model):
     assert largest[0] == largest[1] < 200_000
 
 
-@pytest.mark.parametrize("model", ["din", "tin", "mean_pool"])
+@pytest.mark.parametrize("model", ["din", "tin", "mean_pool", "diffumin"])
 def test_padding_rows_stay_zero(model):
     built = build_model(model, tiny_features(SMALL_TABLE), {"embedding_width": 8}, history_length=8)
     step = TrainStep(built, TrainSettings(history_length=8), steps=30)

@@ -37,9 +37,13 @@ def _plain_step(model: CtrModel, optimizer: torch.optim.Optimizer, batch: Batch,
 
 @pytest.mark.parametrize("rows", [40, ROWS], ids=["the same rows again and again", "rows that seldom return"])
 @pytest.mark.parametrize("clip", [0.05, 5.0])
-@pytest.mark.parametrize("name", ["tin", "din", "mean_pool"])
-def test_losses_and_weights_are_those_of_a_dense_training(name, clip, rows):
-    ours = _built(name)
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [("tin", {}), ("din", {}), ("mean_pool", {}), ("diffumin", {"diffusion": False})],
+    ids=["tin", "din", "mean_pool", "diffumin without losses of its own"],
+)
+def test_losses_and_weights_are_those_of_a_dense_training(name, config, clip, rows):
+    ours = _built(name, **config)
     plain, begin = copy.deepcopy(ours), copy.deepcopy(ours)
     step = TrainStep(ours, TrainSettings(history_length=8, gradient_clip=clip), steps=STEPS)
     optimizer = torch.optim.AdamW(plain.parameters(), lr=2e-3, weight_decay=0.0)
@@ -139,7 +143,7 @@ def test_a_loss_that_is_no_number_leaves_the_weights_alone():
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("name", ["tin", "din", "mean_pool"])
+@pytest.mark.parametrize("name", ["tin", "din", "mean_pool", "diffumin"])
 def test_cuda_takes_the_steps_of_the_cpu(name, precision):
     losses = {}
     for device in ("cpu", "cuda"):

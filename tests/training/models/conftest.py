@@ -26,6 +26,26 @@ VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
     "tin released code": ("tin", {"released_code": True, "temporal": "rank", "head_activation": "sigmoid"}),
     "tin without target attention": ("tin", {"target_attention": False}),
     "tin without target representation": ("tin", {"target_representation": False}),
+    "diffumin": ("diffumin", {"start_level": 100, "diffusion_steps": 3}),
+    "diffumin variant D": ("diffumin", {"diffusion": False}),
+    "diffumin full short term": (
+        "diffumin",
+        {"diffusion": False, "short_term": "full", "short_term_layers": 2, "short_term_length": 5},
+    ),
+    "diffumin two layers of history": (
+        "diffumin",
+        {"diffusion": False, "short_term_layers": 2, "short_term_length": 5},
+    ),
+    "diffumin no short term": ("diffumin", {"diffusion_steps": 1, "short_term": "none"}),
+    "diffumin count": ("diffumin", {"diffusion": False, "aggregation": "count", "kept_share": 0.5}),
+    "diffumin score": ("diffumin", {"diffusion": False, "aggregation": "score", "channels": 2}),
+    "diffumin eps cosine": (
+        "diffumin",
+        {"parametrisation": "eps", "schedule": "cosine", "diffusion_steps": 2, "training_steps": 2},
+    ),
+    "diffumin paper literal": ("diffumin", {"paper_literal": True, "diffusion_steps": 3}),
+    "diffumin without routing": ("diffumin", {"routing": False, "diffusion_steps": 2}),
+    "diffumin generated alone": ("diffumin", {"head_interests": "generated", "sampler_gradient": True}),
     "mean_pool": ("mean_pool", {"head_activation": "prelu"}),
     "popularity": ("popularity", {}),
 }

@@ -56,7 +56,18 @@ def _export(model, inputs, path):
 
 @pytest.mark.parametrize(
     ("name", "config"),
-    [("din", {"attention_activation": "dice"}), ("tin", {}), ("mean_pool", {}), ("popularity", {})],
+    [
+        ("din", {"attention_activation": "dice"}),
+        ("tin", {}),
+        ("diffumin", {"diffusion_steps": 2, "short_term_length": 5}),
+        (
+            "diffumin",
+            {"diffusion": False, "aggregation": "score", "short_term": "full", "short_term_layers": 2},
+        ),
+        ("diffumin", {"paper_literal": True, "diffusion_steps": 2, "routing": False, "short_term": "none"}),
+        ("mean_pool", {}),
+        ("popularity", {}),
+    ],
 )
 def test_the_graph_agrees_with_torch_at_every_size(build, draw, tmp_path, name, config):
     model = build(name, **config)

@@ -18,8 +18,18 @@ class _LargestTensor(TorchDispatchMode):
         return out
 
 
+SMALL = {"diffusion": False, "channels": 2, "head_hidden": (40, 20)}
+
+
 @pytest.mark.parametrize(
-    ("name", "config", "units"), [("tin", {}, 1), ("din", {"attention_hidden": (5,)}, 5)]
+    ("name", "config", "units"),
+    [
+        ("tin", {}, 1),
+        ("din", {"attention_hidden": (5,)}, 5),
+        # a score per channel, and a small head, whose own weights would be the largest tensor
+        ("diffumin", {**SMALL, "short_term_length": 5}, 2),
+        ("diffumin", {**SMALL, "short_term": "none", "aggregation": "count"}, 2),
+    ],
 )
 def test_what_is_kept_per_candidate_and_behaviour(build, draw, name, config, units):
     model = build(name, **config).train()
