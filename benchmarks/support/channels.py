@@ -3,7 +3,7 @@
 U requests, N candidate ads, c channels, D width, P non-empty pairs of channels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import combinations
 from typing import Final
 
@@ -15,6 +15,8 @@ from torch import Tensor
 from training.batches import Batch, BatchSource, scoring_order
 from training.dataset import Dataset
 from training.models.diffumin import Diffumin
+from training.models.diffumin.routing import first_of_equals, keep
+from training.models.masking import HistoryMask
 from training.run import Run
 from training.scoring import inputs_of
 
@@ -59,6 +61,21 @@ def diversity(run: Run, dataset: Dataset, *, requests: int, seed: int = 0) -> di
             empty, total = empty + int((~kept_Rc).sum()), total + kept_Rc.numel()
     every = np.concatenate(cosines)
     return {"mean_absolute_cosine": float(every.mean()), "pairs": len(every), "empty": empty / total}
+
+
+def routes(model: Diffumin, inputs: Mapping[str, Tensor]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return of one request which channel each behaviour is routed to, and whether its filter keeps it there.
+
+    Both `[c, N, l]`, of the l valid behaviours.
+    """
+    mask = HistoryMask.of(inputs["history_mask"])
+    k_ULD = model.time.behaviors(model.embedding.history(inputs), inputs)
+    o_UNcD = model.interests(inputs).o
+    score_UcNL = torch.einsum("uncd,uld->ucnl", o_UNcD, k_ULD)
+    routed_cNL = first_of_equals(score_UcNL, dim=1)[0]
+    kept_cNL = keep(score_UcNL, mask, model.config.kept_share, routing=model.config.routing)[0] > 0
+    valid_L = mask.valid[0] > 0
+    return routed_cNL[..., valid_L].numpy(), kept_cNL[..., valid_L].numpy()
 
 
 def _batches(run: Run, dataset: Dataset, chosen: NDArray[np.int64]) -> Iterator[Batch]:
