@@ -10,7 +10,8 @@ Returns one click probability per candidate, in the order of the candidates.
 (`{"ad_id": [...], "context": {field: [...]}, "ad": {field: [...]}}`). `ad` wins over the catalogue field by field and
 describes ads it does not know; a candidate's `context` wins over the request's. Null is the same as leaving a field
 out. `user_id` null = anonymous. `history.status` says what the scores rest on: `hit`, `empty`, or, when the store
-failed, `timeout` or `unavailable`. JSON and `application/msgpack`, in and out."""
+failed, `timeout` or `unavailable`. `explain` = k also names the k behaviours that counted most for each candidate,
+where the bundle has explanations. JSON and `application/msgpack`, in and out."""
 
 _EXAMPLE: Final = {
     "user_id": "42",
@@ -47,6 +48,23 @@ _ANSWER_SCHEMA: Final = {
             },
         },
         "unknown_ads": {"type": "integer", "description": "Candidates that the catalogue does not know."},
+        "explanations": {
+            "type": "array",
+            "description": "With `explain`: for each candidate the behaviours of the largest absolute weight.",
+            "items": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["timestamp", "action", "weight"],
+                    "properties": {
+                        "timestamp": {"type": "integer"},
+                        "action": {"type": "string"},
+                        "weight": {"type": "number"},
+                    },
+                    "additionalProperties": {"type": ["string", "number", "null"]},
+                },
+            },
+        },
     },
 }
 _PROBLEM: Final = {
