@@ -1,27 +1,26 @@
-"""Kept behaviours become one interest per channel.
+"""Kept behaviours become one interest per channel, and all behaviours its mass.
 
-With kept_lj = 1 where channel j keeps behaviour l, s_lj its score, n the number of the request's behaviours:
+With s_lj the score of behaviour l in channel j, kept_lj = 1 where the channel keeps it, n behaviours in all, and
+x_lj = t_j s_lj + decay_j(age of l):
 
-    softmax:  w_lj = kept_lj exp(t_j s_lj) / sum_l kept_lj exp(t_j s_lj)
+    softmax:  w_lj = kept_lj exp(x_lj) / sum_l kept_lj exp(x_lj)
     count:    w_lj = kept_lj / sum_l kept_lj                               (the paper)
     score:    w_lj = kept_lj s_lj / n                                      (the released code, but for n)
 
-    r_j = sum_l w_lj k_l,       mass_j = log sum_l kept_lj exp(t_j s_lj) - log n
+    r_j = sum_l w_lj k_l,       mass_j = log sum_l exp(x_lj) - log n
 
-The mass tells how much there is to an interest, which normalised weights forget.
+The mass tells how much there is to an interest, which normalised weights forget. It is of all behaviours: what
+a hard choice leaves out of the interest still adds to its strength.
 
 U requests, P channels of candidate ads (c N of them), L behaviours, D width.
 """
 
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from training.models.masking import MASKED, HistoryMask
-
-EMPTY_MASS: Final = -5.0
-"""Stands for the mass of a channel that keeps nothing: below any that keeps something."""
 
 
 class Aggregate(NamedTuple):
@@ -30,33 +29,46 @@ class Aggregate(NamedTuple):
     r: Tensor
     """`[U, P, D]` interests; zeros where a channel keeps nothing."""
     mass: Tensor
-    """`[U, P]` log-sum-exp of the kept scores, relative to the number of behaviours."""
+    """`[U, P]` log-sum-exp, relative to the number of behaviours; 0 for an empty history."""
     weight: Tensor
     """`[U, P, L]` what each behaviour counted; zeros where it isn't kept."""
 
 
 def aggregate(
-    score_UPL: Tensor, scale_UP: Tensor, kept_UPL: Tensor, k_ULD: Tensor, mask: HistoryMask, *, how: str
+    score_UPL: Tensor,
+    logit_UPL: Tensor,
+    kept_UPL: Tensor,
+    k_ULD: Tensor,
+    mask: HistoryMask,
+    *,
+    how: str,
 ) -> Aggregate:
     """Return the interests of all channels.
 
     Args:
         score_UPL: signed scores s.
-        scale_UP: factors t of the scores in exponents.
+        logit_UPL: exponents x.
         kept_UPL: 0 or 1.
         k_ULD: behaviours.
         mask: which are valid.
         how: softmax, count or score.
 
     """
-    logit_UPL = score_UPL * scale_UP.unsqueeze(-1) + (1 - kept_UPL) * MASKED
-    any_UP = kept_UPL.amax(-1)
-    weight_UPL = torch.softmax(logit_UPL, dim=-1) * any_UP.unsqueeze(-1)
-    # The largest logit minus the log of the largest weight is the log-sum-exp: no second pass of exponentials.
-    log_sum_UP = logit_UPL.amax(-1) - weight_UPL.amax(-1).clamp(min=1e-30).log()
-    mass_UP = torch.where(any_UP > 0, log_sum_UP - mask.log_count(), EMPTY_MASS)
+    every_UPL = logit_UPL + mask.bias().unsqueeze(1)
+    mass_UP = log_sum_exp(every_UPL, torch.softmax(every_UPL, dim=-1)) - mask.log_count()
     if how == "count":
         weight_UPL = kept_UPL / kept_UPL.sum(-1, keepdim=True).clamp(min=1.0)
     elif how == "score":
         weight_UPL = kept_UPL * score_UPL / mask.count.clamp(min=1.0).unsqueeze(-1)
-    return Aggregate(torch.bmm(weight_UPL, k_ULD), mass_UP, weight_UPL)
+    else:
+        kept_logit_UPL = logit_UPL + (1 - kept_UPL) * MASKED
+        weight_UPL = torch.softmax(kept_logit_UPL, dim=-1) * kept_UPL.amax(-1, keepdim=True)
+    return Aggregate(torch.bmm(weight_UPL, k_ULD), mass_UP * mask.any, weight_UPL)
+
+
+def log_sum_exp(logit_PL: Tensor, softmax_PL: Tensor) -> Tensor:
+    """Return the log-sum-exp `[P]` of logits, given their softmax.
+
+    It is the largest logit minus the log of the largest weight: no second pass of exponentials.
+    """
+    return logit_PL.amax(-1) - softmax_PL.amax(-1).log()

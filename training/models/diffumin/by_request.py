@@ -1,9 +1,10 @@
 """Channels, routing and aggregation in one, request by request: the same sums, trained several times faster.
 
 Autograd would take `[U, c N, L]` to memory and back a dozen times. One request's share of it fits into a core's
-cache, is computed there from scores to interests, and only the weights are kept for the way back:
+cache, is computed there from scores to interests, and only weights are kept for the way back: with logits
+x = t s + decay, W their softmax over the kept, V that over all,
 
-    r = W k,  W = softmax(t s) over the kept:      d(t s) = W * (dr k^T + dmass - <dr, r>)
+    r = W k,  mass = log-sum-exp of x - log n:      dx = W * (dr k^T - <dr, r>) + V * dmass
 
 U requests, P = c N channels of candidate ads, L behaviours, D width.
 """
@@ -17,7 +18,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from training.models.diffumin.aggregation import EMPTY_MASS
+from training.models.diffumin.aggregation import log_sum_exp
 from training.models.diffumin.routing import first_of_equals
 from training.models.masking import MASKED
 from training.models.threads import side_by_side
@@ -27,6 +28,7 @@ def interests_by_request(
     o_UPD: Tensor,
     scale_UP: Tensor,
     k_ULD: Tensor,
+    decay_UcL: Tensor,
     lengths: tuple[Tensor, Tensor],
     *,
     channels: int,
@@ -38,12 +40,13 @@ def interests_by_request(
         o_UPD: channels, channel-major: P = (c, N).
         scale_UP: factors of the scores in exponents.
         k_ULD: behaviours, valid ones right-aligned.
+        decay_UcL: added to the exponents.
         lengths: number of behaviours and how many of them pass a channel's filter, each `[U]`.
         channels: c.
         routing: whether a behaviour belongs to one channel only.
 
     """
-    r_UPD, mass_UP = _Interests.apply(o_UPD, scale_UP, k_ULD, *lengths, channels, routing)  # type: ignore[no-untyped-call]
+    r_UPD, mass_UP = _Interests.apply(o_UPD, scale_UP, k_ULD, decay_UcL, *lengths, channels, routing)  # type: ignore[no-untyped-call]
     return r_UPD, mass_UP
 
 
@@ -54,14 +57,15 @@ class _Interests(Function):
         o_UPD: Tensor,
         scale_UP: Tensor,
         k_ULD: Tensor,
+        decay_UcL: Tensor,
         count_U: Tensor,
         kept_U: Tensor,
         channels: int,
         routing: bool,  # noqa: FBT001
     ) -> tuple[Tensor, Tensor]:
-        r_UPD, mass_UP = torch.zeros_like(o_UPD), torch.full_like(scale_UP, EMPTY_MASS)
+        r_UPD, mass_UP = torch.zeros_like(o_UPD), torch.zeros_like(scale_UP)
         counts, kepts = count_U.long().tolist(), kept_U.long().tolist()
-        weights: list[Tensor | None] = [None] * len(counts)
+        weights: list[tuple[Tensor, Tensor] | None] = [None] * len(counts)
 
         def work(some: slice) -> None:
             for u in range(some.start, some.stop):
@@ -70,14 +74,15 @@ class _Interests(Function):
                         o_UPD[u],
                         scale_UP[u],
                         k_ULD[u, -counts[u] :],
+                        decay_UcL[u, :, -counts[u] :],
                         kept=kepts[u],
+                        routing=routing,
                         to=(r_UPD[u], mass_UP[u]),
-                        how=(channels, routing),
                     )
 
         side_by_side(k_ULD, work)
         ctx.save_for_backward(o_UPD, scale_UP, k_ULD, r_UPD)
-        ctx.weights = weights
+        ctx.weights, ctx.channels = weights, channels
         return r_UPD, mass_UP
 
     @staticmethod
@@ -85,51 +90,58 @@ class _Interests(Function):
     def backward(ctx: Any, dr_UPD: Tensor, dmass_UP: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         o_UPD, scale_UP, k_ULD, r_UPD = ctx.saved_tensors
         dk_ULD = torch.zeros_like(k_ULD)
+        ddecay_UcL = k_ULD.new_zeros(len(k_ULD), ctx.channels, k_ULD.shape[1])
         through_UPD = torch.zeros_like(o_UPD)
         scaled_UPD = o_UPD * scale_UP.unsqueeze(-1)
-        bias_UP = dmass_UP - (dr_UPD * r_UPD).sum(-1)
+        bias_UP = -(dr_UPD * r_UPD).sum(-1)
 
         def work(some: slice) -> None:
             for u in range(some.start, some.stop):
-                weight_Pl = ctx.weights[u]
-                if weight_Pl is not None:
-                    k_lD, dk_lD = (x[u, -weight_Pl.shape[1] :] for x in (k_ULD, dk_ULD))
+                if ctx.weights[u] is not None:
+                    weight_Pl, share_Pl = ctx.weights[u]
+                    length = weight_Pl.shape[1]
+                    k_lD, dk_lD = (x[u, -length:] for x in (k_ULD, dk_ULD))
                     dlogit_Pl = torch.addmm(bias_UP[u].unsqueeze(1), dr_UPD[u], k_lD.t()).mul_(weight_Pl)
+                    dlogit_Pl.addcmul_(share_Pl, dmass_UP[u].unsqueeze(1))
+                    torch.sum(dlogit_Pl.view(ctx.channels, -1, length), 1, out=ddecay_UcL[u, :, -length:])
                     torch.mm(dlogit_Pl, k_lD, out=through_UPD[u])
                     torch.mm(dlogit_Pl.t(), scaled_UPD[u], out=dk_lD)
                     dk_lD.addmm_(weight_Pl.t(), dr_UPD[u])
 
         side_by_side(k_ULD, work)
         ctx.weights = None
-        return through_UPD * scale_UP.unsqueeze(-1), (through_UPD * o_UPD).sum(-1), dk_ULD, *[None] * 4
+        to_o_UPD, to_scale_UP = through_UPD * scale_UP.unsqueeze(-1), (through_UPD * o_UPD).sum(-1)
+        return to_o_UPD, to_scale_UP, dk_ULD, ddecay_UcL, *[None] * 4
 
 
 def _forward(
     o_PD: Tensor,
     scale_P: Tensor,
     k_lD: Tensor,
+    decay_cl: Tensor,
     *,
     kept: int,
+    routing: bool,
     to: tuple[Tensor, Tensor],
-    how: tuple[int, bool],
-) -> Tensor:
-    """Fill in a request's interests and masses; returns the weights `[P, l]`."""
-    (channels, routing), (r_PD, mass_P) = how, to
+) -> tuple[Tensor, Tensor]:
+    """Fill in a request's interests and masses; returns the softmax `[P, l]` over the kept and that over all."""
+    r_PD, mass_P = to
     score_Pl = torch.mm(o_PD, k_lD.t())
-    length = score_Pl.shape[1]
+    channels, length = decay_cl.shape
     place = length - kept
     threshold_P1 = torch.from_numpy(np.partition(score_Pl.numpy(), place, axis=-1)[:, place : place + 1])
     dropped_Pl = score_Pl < threshold_P1
     if routing:
         routed_cNl = first_of_equals(score_Pl.view(channels, -1, length), dim=0)
         dropped_Pl |= ~routed_cNl.view_as(dropped_Pl)
-    logit_Pl = score_Pl.mul_(scale_P.unsqueeze(1)).masked_fill_(dropped_Pl, MASKED)
-    highest_P = logit_Pl.amax(-1)
+    logit_Pl = score_Pl.mul_(scale_P.unsqueeze(1))
+    logit_Pl.view(channels, -1, length).add_(decay_cl.unsqueeze(1))
+    share_Pl = torch.softmax(logit_Pl, dim=-1)
+    mass_P.copy_(log_sum_exp(logit_Pl, share_Pl) - math.log(length))
+    logit_Pl.masked_fill_(dropped_Pl, MASKED)
     weight_Pl = torch.softmax(logit_Pl, dim=-1)
-    any_P = highest_P > MASKED / 2
-    if not bool(any_P.all()):
-        weight_Pl *= any_P.unsqueeze(1)
+    none_P = logit_Pl.amax(-1) <= MASKED / 2
+    if bool(none_P.any()):
+        weight_Pl.masked_fill_(none_P.unsqueeze(1), 0.0)
     torch.mm(weight_Pl, k_lD, out=r_PD)
-    log_sum_P = highest_P - weight_Pl.amax(-1).clamp(min=1e-30).log()
-    mass_P.copy_(torch.where(any_P, log_sum_P - math.log(length), EMPTY_MASS))
-    return weight_Pl
+    return weight_Pl, share_Pl

@@ -32,6 +32,8 @@ class DiffuminConfig:
     """How kept behaviours become an interest: softmax of the scores, count (mean), score (weighted sum / L)."""
     logit_scale: float = 8.0
     """s, the factor of the scores in the softmax."""
+    decay: bool = True
+    """Learn, for each channel, how much behaviours of each age bucket count, whatever they are."""
     diffusion: bool = True
     """Generate further interests by diffusion and train them contrastively; false = variant D."""
     diffusion_steps: int = 10

@@ -42,7 +42,7 @@ class Diffumin(CtrModel):
         d = config.embedding_width
         self.embedding = FeatureEmbedding(features, d)
         self.time = TemporalCode(features, config.temporal, d, history_length=history_length)
-        self.omie = Omie(config)
+        self.omie = Omie(config, features.age_rows)
         self.short_term = ShortTerm(config) if config.short_term != "none" else None
         self.diffusion: Diffusion | Student | None = Diffusion(config) if config.diffusion else None
         self.contrast = Contrast(config) if config.diffusion and config.contrast_weight > 0 else None
@@ -55,17 +55,18 @@ class Diffumin(CtrModel):
             hidden=config.head_hidden,
             activation=config.head_activation,
         )
+        age = ("history_age",) if config.decay else self.time.inputs
         self.inputs = (
             *self.embedding.history_inputs,
-            *self.time.inputs,
+            *age,
             "history_mask",
             *self.embedding.other_inputs,
         )
 
     def forward(self, inputs: Mapping[str, Tensor], losses: LossTerms | None = None) -> Tensor:
         """Return `logit_UN`; adds the diffusion and the contrastive loss to `losses`."""
-        q_UND, k_ULD, mask = self._ads_and_history(inputs)
-        interests = self.omie(q_UND, k_ULD, mask)
+        q_UND, k_ULD, mask, age_UL = self._ads_and_history(inputs)
+        interests = self.omie(q_UND, k_ULD, mask, age_UL)
         vectors = [] if self.config.head_interests == "generated" else [interests.r]
         if self.diffusion is not None:
             generated_UNcD = self._generated(interests, losses)
@@ -98,12 +99,15 @@ class Diffumin(CtrModel):
 
     def routing_gaps(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return `gap_UN`, by how little scores would have to change for other behaviours to be kept."""
-        return self.omie.gaps(*self._ads_and_history(inputs))
+        q_UND, k_ULD, mask, _ = self._ads_and_history(inputs)
+        return self.omie.gaps(q_UND, k_ULD, mask)
 
-    def _ads_and_history(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, HistoryMask]:
+    def _ads_and_history(
+        self, inputs: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor, HistoryMask, Tensor | None]:
         q_UND = self.time.target(self.embedding.ads(inputs))
         k_ULD = self.time.behaviors(self.embedding.history(inputs), inputs)
-        return q_UND, k_ULD, HistoryMask.of(inputs["history_mask"])
+        return q_UND, k_ULD, HistoryMask.of(inputs["history_mask"]), inputs.get("history_age")
 
     def _generated(self, interests: Interests, losses: LossTerms | None) -> Tensor:
         """Return `[U, N, c, D]`, the second view of every interest."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from contract.errors import InputError
 from training.models.diffumin import DiffuminConfig
-from training.models.diffumin.aggregation import EMPTY_MASS, aggregate
+from training.models.diffumin.aggregation import aggregate
 from training.models.diffumin.omie import Omie
 from training.models.diffumin.routing import (
     bisected_threshold,
@@ -21,7 +21,7 @@ from training.models.diffumin.routing import (
 from training.models.masking import HistoryMask
 
 LENGTHS = [23, 0, 1, 4, 17, 5]
-WIDTH, CHANNELS, CANDIDATES = 8, 3, 4
+WIDTH, CHANNELS, CANDIDATES, AGES = 8, 3, 4, 6
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -34,17 +34,25 @@ def history(lengths: list[int], *, seed: int = 0) -> tuple[Tensor, HistoryMask]:
     return draw(len(lengths), longest, WIDTH, seed=seed) * valid_UL.unsqueeze(-1), HistoryMask.of(valid_UL)
 
 
+def ages(mask: HistoryMask) -> Tensor:
+    generator = torch.Generator().manual_seed(9)
+    return torch.randint(1, AGES, mask.valid.shape, generator=generator) * mask.valid.long()
+
+
 def omie(**config: object) -> Omie:
     torch.manual_seed(3)
     settings = {"embedding_width": WIDTH, "channels": CHANNELS} | config
-    return Omie(DiffuminConfig(**settings))  # type: ignore[arg-type]
+    module = Omie(DiffuminConfig(**settings), AGES)  # type: ignore[arg-type]
+    if module.decay is not None:
+        torch.nn.init.normal_(module.decay.weight)
+    return module
 
 
-def naive(module: Omie, q_D: Tensor, k_lD: Tensor) -> tuple[Tensor, Tensor]:
+def naive(module: Omie, q_D: Tensor, k_lD: Tensor, age_l: Tensor) -> tuple[Tensor, Tensor]:
     """Return `r_cD` and `mass_c` of one candidate by the definition; `k_lD` without padding."""
     config, count = module.config, len(k_lD)
     o_cD, length_c = (x[0, 0] for x in module.channels(q_D.view(1, 1, -1)))
-    r_cD, mass_c = torch.zeros_like(o_cD), torch.full_like(length_c, EMPTY_MASS)
+    r_cD, mass_c = torch.zeros_like(o_cD), torch.zeros_like(length_c)
     score_lc = k_lD @ o_cD.T
     passing = max(1, math.ceil(round(config.kept_share * count, 6)))
     for j in range(len(o_cD) if count else 0):
@@ -54,13 +62,15 @@ def naive(module: Omie, q_D: Tensor, k_lD: Tensor) -> tuple[Tensor, Tensor]:
             for i in range(count)
             if score_lc[i, j] >= threshold and (not config.routing or int(score_lc[i].argmax()) == j)
         ]
+        logit_l = score_lc[:, j] * length_c[j] * config.logit_scale / math.sqrt(WIDTH)
+        if module.decay is not None:
+            logit_l = logit_l + module.decay.weight[age_l, j]
+        mass_c[j] = logit_l.exp().mean().log()
         if not kept:
             continue
-        logits = score_lc[kept, j] * length_c[j] * config.logit_scale / math.sqrt(WIDTH)
-        mass_c[j] = logits.logsumexp(0) - math.log(count)
         weights = {
-            "softmax": logits.softmax(0),
-            "count": torch.full_like(logits, 1 / len(kept)),
+            "softmax": logit_l[kept].softmax(0),
+            "count": torch.full((len(kept),), 1 / len(kept)),
             "score": score_lc[kept, j] / count,
         }[config.aggregation]
         r_cD[j] = weights @ k_lD[kept]
@@ -77,6 +87,7 @@ def naive(module: Omie, q_D: Tensor, k_lD: Tensor) -> tuple[Tensor, Tensor]:
         {"aggregation": "count"},
         {"aggregation": "score"},
         {"channels": 1, "kept_share": 0.5},
+        {"decay": False},
     ],
     ids=str,
 )
@@ -84,10 +95,11 @@ def test_interests_follow_the_definition(config, training):
     module = omie(**config).train(training)
     q_UND = draw(len(LENGTHS), CANDIDATES, WIDTH, seed=1)
     k_ULD, mask = history(LENGTHS)
-    found = module(q_UND, k_ULD, mask)
+    found = module(q_UND, k_ULD, mask, ages(mask))
     for u, length in enumerate(LENGTHS):
         for n in range(CANDIDATES):
-            r_cD, mass_c = naive(module, q_UND[u, n], k_ULD[u, k_ULD.shape[1] - length :])
+            newest = slice(k_ULD.shape[1] - length, None)
+            r_cD, mass_c = naive(module, q_UND[u, n], k_ULD[u, newest], ages(mask)[u, newest])
             assert torch.allclose(found.r[u, n], r_cD, atol=1e-5)
             assert torch.allclose(found.mass[u, n], mass_c, atol=1e-5)
 
@@ -101,7 +113,7 @@ def test_request_by_request_is_autograd(routing):
     to_r, to_mass = draw(len(LENGTHS), CANDIDATES, CHANNELS, WIDTH, seed=2), draw(6, 4, CHANNELS, seed=3)
 
     def gradients() -> list[Tensor]:
-        found = module(q_UND, k_ULD, mask)
+        found = module(q_UND, k_ULD, mask, ages(mask))
         loss = (found.r * to_r).sum() + (found.mass * to_mass).sum()
         return list(torch.autograd.grad(loss, [q_UND, k_ULD, *module.parameters()]))
 
@@ -117,8 +129,10 @@ def test_histories_with_holes_take_the_general_way():
     module = omie().train()
     q_UND, valid_UL = draw(1, 2, WIDTH), torch.tensor([[True, False, True, True, False]])
     k_ULD = draw(1, 5, WIDTH, seed=1)
-    holed = module(q_UND, k_ULD * valid_UL.unsqueeze(-1), HistoryMask.of(valid_UL))
-    whole = module(q_UND, k_ULD[:, valid_UL[0]], HistoryMask.of(torch.ones(1, 3, dtype=torch.bool)))
+    age_UL = torch.tensor([[2, 0, 5, 1, 0]])
+    holed = module(q_UND, k_ULD * valid_UL.unsqueeze(-1), HistoryMask.of(valid_UL), age_UL)
+    whole_mask = HistoryMask.of(torch.ones(1, 3, dtype=torch.bool))
+    whole = module(q_UND, k_ULD[:, valid_UL[0]], whole_mask, age_UL[:, valid_UL[0]])
     assert torch.allclose(holed.r, whole.r, atol=1e-6)
     assert torch.allclose(holed.mass, whole.mass, atol=1e-6)
 
@@ -199,31 +213,32 @@ def test_a_gap_tells_how_near_a_choice_was():
 def test_an_empty_history_has_no_interests_and_no_gap():
     module = omie()
     q_UND, (k_ULD, mask) = draw(1, 2, WIDTH), history([0])
-    found = module(q_UND, k_ULD, mask)
+    found = module(q_UND, k_ULD, mask, ages(mask))
     assert not found.r.any()
-    assert (found.mass == EMPTY_MASS).all()
+    assert not found.mass.any()
     assert (module.gaps(q_UND, k_ULD, mask) == math.inf).all()
-    assert not module.weights(q_UND, k_ULD, mask).any()
+    assert not module.weights(q_UND, k_ULD, mask, ages(mask)).any()
 
 
 def test_the_weights_are_those_of_the_interests():
     module = omie()
     q_UND, (k_ULD, mask) = draw(6, 2, WIDTH), history(LENGTHS)
-    total_UND = module(q_UND, k_ULD, mask).r.sum(2)
-    assert torch.allclose(torch.bmm(module.weights(q_UND, k_ULD, mask), k_ULD), total_UND, atol=1e-5)
+    total_UND = module(q_UND, k_ULD, mask, ages(mask)).r.sum(2)
+    weight_UNL = module.weights(q_UND, k_ULD, mask, ages(mask))
+    assert torch.allclose(torch.bmm(weight_UNL, k_ULD), total_UND, atol=1e-5)
 
 
 def test_the_weights_of_the_mean_are_kept_over_count():
     module = omie(aggregation="count", routing=False, channels=1, kept_share=0.4)
     q_UND, (k_ULD, mask) = draw(1, 3, WIDTH), history([5])
-    weights_N5 = module.weights(q_UND, k_ULD, mask)[0]
+    weights_N5 = module.weights(q_UND, k_ULD, mask, ages(mask))[0]
     assert sorted(weights_N5[0].tolist()) == [0, 0, 0, 0.5, 0.5]
 
 
 def test_a_channel_learns_from_the_score_of_what_it_keeps():
     scores, kept = torch.tensor([[[1.0, -2.0, 0.5]]], requires_grad=True), torch.tensor([[[1.0, 0.0, 1.0]]])
     mask = HistoryMask.of(torch.ones(1, 3, dtype=torch.bool))
-    found = aggregate(scores, torch.ones(1, 1), kept, torch.eye(3).unsqueeze(0), mask, how="softmax")
+    found = aggregate(scores, scores * 2.0, kept, torch.eye(3).unsqueeze(0), mask, how="softmax")
     found.r[0, 0, 0].backward()
     assert scores.grad is not None
     assert scores.grad[0, 0, 1] == 0
