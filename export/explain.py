@@ -16,28 +16,25 @@ from typing import Final, TypeAlias
 import numpy as np
 import onnx
 import onnx_ir
-import torch
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, numpy_helper
 from torch import Tensor, nn
 from torch.onnx import ONNXProgram
 
 from contract.bundle import EXPLAINED, GRAPH
-from contract.encoder import Tensors
-from contract.errors import LongsightError
 from contract.golden import GoldenRequest
 from contract.manifest import TensorSpec
 from contract.schema import Schema
+from export.explained_parity import WEIGHT, as_torch, check_explained
 from export.graph import OUTPUTS, ServedModel, check_graph, graph_inputs, trace
-from export.parity import FP32_TOLERANCE, stack
-from export.verify import LOGIT, Session
+from export.parity import Gaps
+from export.verify import Session
 from training.models import CtrModel
 
-WEIGHT: Final = TensorSpec(name="weight", dtype="float32", shape=("U", "N", "L"))
+OUTPUT: Final = TensorSpec(name=WEIGHT, dtype="float32", shape=("U", "N", "L"))
 
 _PREFIX: Final = "explain."
 _LARGEST_OWN: Final = 1 << 20  # bytes of initialisers that only the weights need; tables are shared
-_TOGETHER: Final = 4  # requests of one mixed batch
 
 _Signature: TypeAlias = tuple[str, bytes, tuple[str, ...]]
 
@@ -57,9 +54,21 @@ class _Weights(nn.Module):
 
 
 def explain(
-    served: ServedModel, schema: Schema, folder: Path, golden: Sequence[GoldenRequest]
+    served: ServedModel,
+    schema: Schema,
+    folder: Path,
+    golden: Sequence[GoldenRequest],
+    *,
+    gaps: Gaps | None = None,
 ) -> float | None:
     """Write `explain.onnx` beside a finished `model.onnx` and prove it; a model without weights gets none.
+
+    Args:
+        served: the model of that graph.
+        schema: its fields.
+        folder: holds `model.onnx` and its weights.
+        golden: requests to prove it with.
+        gaps: of a model that picks; see `parity`.
 
     Returns:
         The largest difference of a weight from torch's on the golden requests; None: there are no weights.
@@ -68,10 +77,11 @@ def explain(
         LongsightError: see `write_explained` and `check_explained`.
 
     """
-    if served.model.behavior_weights(_as_torch(served, golden[0].tensors)) is None:
+    if served.model.behavior_weights(as_torch(served, golden[0].tensors)) is None:
         return None
     write_explained(served, schema, folder)
-    return check_explained(served, folder, golden)
+    plain, explained = Session(folder / GRAPH), Session(folder / EXPLAINED)
+    return check_explained(served, plain, explained, golden, gaps=gaps)
 
 
 def write_explained(served: ServedModel, schema: Schema, folder: Path) -> None:
@@ -87,11 +97,11 @@ def write_explained(served: ServedModel, schema: Schema, folder: Path) -> None:
 
     """
     specs, length = graph_inputs(served, schema), served.model.history_length
-    program = trace(_Weights(served.model), specs, (WEIGHT,), history_length=length)
+    program = trace(_Weights(served.model), specs, (OUTPUT,), history_length=length)
     model = onnx.load(folder / GRAPH, load_external_data=False)
     _Graft(model.graph, folder).add(program)
     onnx.save(model, folder / EXPLAINED)
-    check_graph(folder / EXPLAINED, specs, (*OUTPUTS, WEIGHT), history_length=length)
+    check_graph(folder / EXPLAINED, specs, (*OUTPUTS, OUTPUT), history_length=length)
 
 
 class _Graft:
@@ -162,66 +172,3 @@ def _signature(node: NodeProto) -> _Signature:
 def _digest(array: NDArray[np.generic]) -> str:
     content = hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
     return f"{array.dtype}{list(array.shape)}{content}"
-
-
-def check_explained(served: ServedModel, folder: Path, golden: Sequence[GoldenRequest]) -> float:
-    """Hold `explain.onnx` to `model.onnx` and to torch, on every golden request, alone and in company.
-
-    Returns:
-        The largest difference of a weight from torch's.
-
-    Raises:
-        LongsightError: log-odds or weights that differ by more than `FP32_TOLERANCE`; names the request.
-
-    """
-    plain, explained = Session(folder / GRAPH), Session(folder / EXPLAINED)
-    largest = 0.0
-    alone: list[NDArray[np.float32]] = []
-    for index, request in enumerate(golden):
-        place = f"golden request {index} ({request.about})"
-        found = explained.run(request.tensors)
-        alone.append(found[WEIGHT.name])
-        apart = float(np.abs(found[LOGIT] - plain.logits(request.tensors)).max())
-        if not apart <= FP32_TOLERANCE:
-            raise LongsightError(f"{place}: {EXPLAINED} and {GRAPH} differ by {apart:.3g} in log-odds")
-        difference = _difference(found[WEIGHT.name], torch_weights(served, request.tensors))
-        if not difference <= FP32_TOLERANCE:
-            raise LongsightError(f"{place}: the weights of {EXPLAINED} and torch differ by {difference:.3g}")
-        largest = max(largest, difference)
-    for begin in range(0, len(golden), _TOGETHER):
-        some = slice(begin, begin + _TOGETHER)
-        together = explained.run(stack([request.tensors for request in golden[some]]))[WEIGHT.name]
-        if not _in_company(together, alone[some]) <= FP32_TOLERANCE:
-            raise LongsightError(f"{EXPLAINED}: a request has other weights in a batch than alone")
-    return largest
-
-
-def torch_weights(served: ServedModel, tensors: Tensors) -> NDArray[np.float32]:
-    """Return `weight_UNL` of one encoded request, computed by torch."""
-    with torch.inference_mode():
-        weight_UNL = served.model.behavior_weights(_as_torch(served, tensors))
-    assert weight_UNL is not None, "asked for the weights of a model without any: this is a bug"
-    weight: NDArray[np.float32] = weight_UNL.numpy()
-    return weight
-
-
-def _as_torch(served: ServedModel, tensors: Tensors) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(tensors[name]) for name in served.inputs}
-
-
-def _in_company(weight_UNL: NDArray[np.float32], alone: Sequence[NDArray[np.float32]]) -> float:
-    """Return the largest difference between requests in a padded batch and alone; padding weighs 0."""
-    largest = 0.0
-    for row_NL, alone_1NL in zip(weight_UNL, alone, strict=True):
-        _, count, length = alone_1NL.shape
-        padding = float(np.abs(row_NL[:, : row_NL.shape[1] - length]).max(initial=0.0))
-        largest = max(largest, padding, _difference(row_NL[None, :count, -length:], alone_1NL))
-    return largest
-
-
-def _difference(weight_UNL: NDArray[np.float32], expected_UNL: NDArray[np.float32]) -> float:
-    """Return the largest difference, relative where weights are large; infinite between different shapes."""
-    if weight_UNL.shape != expected_UNL.shape:
-        return float("inf")
-    difference_UNL = np.abs(weight_UNL - expected_UNL) / np.maximum(np.abs(expected_UNL), 1.0)
-    return float(difference_UNL.max())

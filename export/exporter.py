@@ -97,7 +97,7 @@ def _fill(folder: Path, run: Run, report: Progress, now: datetime) -> dict[str, 
     report(3, _STEPS, "comparing with torch")
     gaps = routing_gaps(served, golden)
     parity = check_parity(Session(folder / GRAPH), golden, tolerance=FP32_TOLERANCE, gaps=gaps)
-    weights = explain(served, run.schema, folder, golden)
+    weights = explain(served, run.schema, folder, golden, gaps=gaps)
     report(4, _STEPS, "checksums")
     manifest = _manifest(run, served, folder, now, hard_routing=gaps is not None).write(folder)
     verify_encoding(Bundle.open(folder))

@@ -75,8 +75,12 @@ def verify_bundle(bundle: BundleArgument, *, as_json: JsonOption = False) -> Non
     with extras("serve"):
         from service.settings import RuntimeSettings
         from service.wiring.assembly import verify
+        from service.wiring.explained import open_explained
 
         verified = verify(bundle, RuntimeSettings())
+        explains = verified.bundle.explained_path is not None
+        if explains:
+            open_explained(verified.bundle, RuntimeSettings())
     manifest = verified.bundle.manifest
     result = {
         "name": manifest.name,
@@ -85,6 +89,7 @@ def verify_bundle(bundle: BundleArgument, *, as_json: JsonOption = False) -> Non
         "golden_requests": verified.golden_requests,
         "largest_difference": verified.largest_difference,
         "tolerance": manifest.tolerance,
+        "explains": explains,
         "ok": True,
     }
     show(result, title=str(bundle), as_json=as_json)

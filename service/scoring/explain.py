@@ -179,8 +179,7 @@ class Words:
                     None if math.isnan(number := float(text)) else number for text in texts
                 ]
             else:
-                names = self._names.get(field.vocabulary)
-                columns[field.name] = [_text(key, names) for key in values.tolist()]
+                columns[field.name] = _texts(values, self._names.get(field.vocabulary))
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
     def _action(self, code: int) -> str:
@@ -188,8 +187,12 @@ class Words:
         return actions[code - 1] if 0 < code <= len(actions) else f"#{code}"
 
 
-def _text(key: int, names: NameTable | None) -> str | None:
-    if key == MISSING:
-        return None
-    known = None if names is None else names.get(key)
-    return f"#{key_hex(key)}" if known is None else known
+def _texts(keys: NDArray[np.uint64], names: NameTable | None) -> list[str | None]:
+    """Return what ids are called: their names, else their keys; None for a missing one."""
+    texts: list[str | None] = [None if key == MISSING else f"#{key_hex(key)}" for key in keys.tolist()]
+    if names is not None:
+        lengths, pieces = names.encoded(np.ascontiguousarray(keys))
+        blob, ends = b"".join(pieces), np.cumsum(lengths)
+        for index in np.flatnonzero(lengths).tolist():
+            texts[index] = blob[ends[index] - lengths[index] : ends[index]].decode()
+    return texts

@@ -1,6 +1,7 @@
 """`explain.onnx` is `model.onnx` with one more output, on the same weights; and it says what torch says."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ import torch
 
 from contract.bundle import Bundle
 from contract.errors import BundleError, LongsightError
-from export import explain as explaining
-from export.explain import check_explained, write_explained
+from export import explained_parity
+from export.explain import write_explained
+from export.explained_parity import check_explained
 from export.exporter import export
 from export.graph import ServedModel, write_graph
 from export.verify import Session
@@ -22,7 +24,7 @@ from tests.support.forgery import forge
 from tests.support.tiny import tiny_bundle, tiny_run
 from training.run import Run
 
-MODELS = ["tin", "din", "mean_pool"]
+MODELS = ["tin", "din", "mean_pool", "diffumin"]
 
 
 @pytest.fixture(scope="module", params=MODELS, name="pair")
@@ -136,6 +138,20 @@ def test_it_is_listed_and_a_damaged_one_is_refused_as_any_file(tmp_path: Path) -
         Bundle.open(bundle)
 
 
+def test_bundle_verify_holds_it_to_the_golden_scores(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from cli.main import run
+
+    bundle = tiny_bundle(tmp_path, "mean_pool")
+    assert run(["bundle", "verify", str(bundle), "--json"]) == 0
+    assert json.loads(capfd.readouterr().out.splitlines()[-1])["explains"] is True
+    shutil.copyfile(bundle / "model.onnx", bundle / "explain.onnx")
+    forge(bundle)
+    assert run(["bundle", "verify", str(bundle)]) == 2
+    assert "explain.onnx: has other inputs or outputs than explanations need" in capfd.readouterr().err
+
+
 def test_popularity_has_none(tmp_path: Path) -> None:
     bundle = Bundle.open(tiny_bundle(tmp_path, "popularity"))
     assert bundle.explained_path is None
@@ -157,18 +173,19 @@ def test_a_model_of_one_behaviour_is_explained_too(tmp_path: Path) -> None:
     write_graph(served, run.schema, tmp_path)
     write_explained(served, run.schema, tmp_path)
     golden = [r for r in Bundle.open(tiny_bundle(tmp_path)).golden() if r.about == "one event"]
-    assert check_explained(served, tmp_path, golden) <= 1e-5
+    plain, explained = (Session(tmp_path / name) for name in ("model.onnx", "explain.onnx"))
+    assert check_explained(served, plain, explained, golden) <= 1e-5
 
 
 def test_weights_that_are_not_torchs_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = explaining.torch_weights
+    right = explained_parity.torch_weights
 
     def wrong(*arguments) -> np.ndarray:
         return right(*arguments) + np.float32(2e-4)
 
     run = tiny_run(tmp_path, "mean_pool")
-    monkeypatch.setattr(explaining, "torch_weights", wrong)
-    with pytest.raises(LongsightError, match=r"the weights of explain\.onnx and torch differ by 0\.0002"):
+    monkeypatch.setattr(explained_parity, "torch_weights", wrong)
+    with pytest.raises(LongsightError, match=r"weights of explain\.onnx and of torch differ by 0\.0002"):
         export(run, tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
 
