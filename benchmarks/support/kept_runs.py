@@ -42,11 +42,11 @@ class KeptRun:
         """Return the run folder."""
         return runs / f"{self.stem}-seed-{seed}"
 
-    def check(self, run: Path) -> None:
+    def check(self, run: Path, dataset: Dataset) -> None:
         """Raise SystemExit if a run there was trained with other settings than these."""
         record = json.loads((run / "run.json").read_text())
         training, config = resolve_settings(
-            self.model, schema={}, config_path=None, given=dict(self.settings)
+            self.model, schema=dataset.schema.train, config_path=None, given=dict(self.settings)
         )
         wanted = json.loads(json.dumps({**config, **training.model_dump()}))
         found = {**record["config"], **record["settings"]}
@@ -69,7 +69,7 @@ def scores(dataset: Dataset, runs: Path, kept: KeptRun, seed: int, *, train_miss
         if not train_missing:
             return None
         train(dataset.path, run, model=kept.model, settings=dict(kept.settings), seed=seed)
-    kept.check(run)
+    kept.check(run, dataset)
     if not fresh(file, run):
         np.save(file, score_split(Run.load(run), dataset, dataset.requests_of("test")).logit)
     logit: Logits = np.load(file)
