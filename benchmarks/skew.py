@@ -3,6 +3,9 @@
 Exports the run, loads the log into an embedded Valkey, replays logged test impressions (among them users whose
 history window is full), and scores the same requests again reordered, in company, from two workers. Run:
 `python benchmarks/skew.py [--json] [--folder .longsight/quality --run tin]` after `benchmarks/quality.py`.
+
+Of a model that picks by argmax (diffumin) 99 % of the differences are held to the bars and every one to 0.05. That a
+narrow pick lies behind an outlier can't be seen over HTTP: `export` shows it, on the golden requests.
 """
 
 import argparse
@@ -19,7 +22,8 @@ from numpy.typing import NDArray
 from benchmarks.support.bars import bar, finish
 from benchmarks.support.running_service import Prepared, Running, running
 from cli.pairs import LoggedRequest, read_pairs, requests
-from cli.replay import replay
+from cli.replay import TOLERANCE, replay
+from contract.closeness import PICKED_FAR, PICKED_SHARE
 from export.exporter import export
 from service.history.embedded import embedded_server
 from service.history.load import load
@@ -29,6 +33,7 @@ from training.run import Run
 REPLAYED: Final = 400  # requests of about 24 impressions
 ISOLATED: Final = 40
 CONNECTIONS: Final = 8
+ISOLATION: Final = 1e-5  # of log-odds: what company, order and padding may change
 
 
 def log_odds(scores: list[float]) -> NDArray[np.float64]:
@@ -57,32 +62,34 @@ def reordered(body: dict[str, Any], order: NDArray[np.int64]) -> dict[str, Any]:
 
 def isolation(
     service: Running, chosen: list[LoggedRequest]
-) -> tuple[list[NDArray[np.float64]], dict[str, float]]:
-    """Return the log-odds of requests scored one by one, and the largest change by order, subset and company."""
+) -> tuple[list[NDArray[np.float64]], dict[str, list[NDArray[np.float64]]]]:
+    """Return the log-odds of requests scored one by one, and their changes by order, subset and company."""
     generator = np.random.default_rng(0)
-    change = dict.fromkeys(("order", "subset", "company"), 0.0)
+    change: dict[str, list[NDArray[np.float64]]] = {name: [] for name in ("order", "subset", "company")}
     with httpx.Client(base_url=f"http://{service.host}:{service.port}", timeout=30) as client:
         alone = [post(client, request.body)[0] for request in chosen]
         for request, expected in zip(chosen, alone, strict=True):
             order = generator.permutation(len(expected))
             for name, part in (("order", order), ("subset", order[: len(order) // 2 + 1])):
                 served = post(client, reordered(request.body, part))[0]
-                change[name] = max(change[name], float(np.abs(served - expected[part]).max()))
+                change[name].append(np.abs(served - expected[part]))
         with ThreadPoolExecutor(CONNECTIONS) as pool:
             for (served, _), expected in zip(
                 pool.map(lambda request: post(client, request.body), chosen * 4), alone * 4, strict=True
             ):
-                change["company"] = max(change["company"], float(np.abs(served - expected).max()))
+                change["company"].append(np.abs(served - expected))
     return alone, change
 
 
-def two_workers(service: Running, chosen: list[LoggedRequest], alone: list[NDArray[np.float64]]) -> float:
-    """Return the largest change when two processes answer, each over connections of its own."""
-    largest = 0.0
+def two_workers(
+    service: Running, chosen: list[LoggedRequest], alone: list[NDArray[np.float64]]
+) -> list[NDArray[np.float64]]:
+    """Return the changes when two processes answer, each over connections of its own."""
+    change = []
     for request, expected in zip(chosen * 2, alone * 2, strict=True):
         with httpx.Client(base_url=f"http://{service.host}:{service.port}", timeout=30) as client:
-            largest = max(largest, float(np.abs(post(client, request.body)[0] - expected).max()))
-    return largest
+            change.append(np.abs(post(client, request.body)[0] - expected))
+    return change
 
 
 def measure(
@@ -112,14 +119,44 @@ def measure(
                 full = _full_windows(service, asked, Run.load(run).history_length)
             with running(what, "--workers", "2") as service:
                 change["workers"] = two_workers(service, chosen, alone)
-    change["padding, in the graph"] = exported["batch_difference"]
+    isolated = {name: spread(np.concatenate(parts)) for name, parts in change.items()}
+    padded = {"max": exported["batch_difference"], "p99": exported["batch_difference_p99"]}
+    tables = {
+        "replay": replayed,
+        "full_windows": full,
+        "isolation": {**isolated, "padding, in the graph": padded},
+    }
+    return tables, bars_of(tables)
+
+
+def bars_of(tables: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the bars of what was measured."""
+    replayed = tables["replay"]
+    picks = replayed["hard_routing"]
     bars = [
         bar("impressions compared over HTTP", replayed["compared"], ">=", 5000),
-        bar("replayed requests whose window is full", full, ">=", 1),
-        bar("largest |log-odds served - offline|", replayed["difference"]["max"], "<=", 1e-4),
-        *(bar(f"isolation by {name}, log-odds", value, "<=", 1e-5) for name, value in change.items()),
+        bar("replayed requests whose window is full", tables["full_windows"], ">=", 1),
+        *close("|log-odds served - offline|", replayed["difference"], TOLERANCE, picks=picks),
     ]
-    return {"replay": replayed, "full_windows": full, "isolation": change}, bars
+    for name, difference in tables["isolation"].items():
+        bars += close(f"isolation by {name}, log-odds", difference, ISOLATION, picks=picks)
+    return bars
+
+
+def spread(difference: NDArray[np.float64]) -> dict[str, float]:
+    """Return the largest of differences, and what 99 % of them are at most."""
+    p99 = np.quantile(difference, 1 - PICKED_SHARE, method="higher")
+    return {"max": float(difference.max()), "p99": float(p99)}
+
+
+def close(name: str, difference: dict[str, float], limit: float, *, picks: bool) -> list[dict[str, Any]]:
+    """Return the bars of differences: the largest of a model that picks nothing, else 99 % and the largest."""
+    if not picks:
+        return [bar(f"largest {name}", difference["max"], "<=", limit)]
+    return [
+        bar(f"{name}, of 99 %", difference["p99"], "<=", limit),
+        bar(f"largest {name}", difference["max"], "<=", PICKED_FAR),
+    ]
 
 
 def _full_windows(service: Running, asked: Iterable[LoggedRequest], history_length: int) -> int:
