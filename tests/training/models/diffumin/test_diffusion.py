@@ -254,6 +254,21 @@ def test_a_click_loss_reaches_interests_and_weights_through_every_step():
         assert parameter.grad.abs().sum() > 0, name
 
 
+def test_under_bfloat16_the_network_says_nearly_the_same():
+    diffusion = build().train()
+    r_PcD, o_PcD = draw(20)
+    expected = diffusion(r_PcD, o_PcD), diffusion.loss(r_PcD, o_PcD, torch.Generator().manual_seed(0))
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = diffusion(r_PcD, o_PcD), diffusion.loss(r_PcD, o_PcD, torch.Generator().manual_seed(0))
+    (got[0].sum() + got[1]).backward()
+
+    assert got[0].dtype == got[1].dtype == torch.float32
+    torch.testing.assert_close(got[0], expected[0], rtol=0, atol=0.03)
+    torch.testing.assert_close(got[1], expected[1], rtol=0.02, atol=0)
+    assert all(p.grad.isfinite().all() for p in diffusion.parameters())
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
