@@ -9,7 +9,8 @@ set -eu
 # As in `longsight demo`: enough for a good model within minutes.
 [ -n "$TRAIN_FLAGS" ] || case "$MODEL" in
     tin) TRAIN_FLAGS="--set history_length=500 --set epochs=2" ;;
-    din | diffumin) TRAIN_FLAGS="--set history_length=100 --set epochs=1" ;;
+    din) TRAIN_FLAGS="--set history_length=100 --set epochs=1" ;;
+    diffumin) TRAIN_FLAGS="--set history_length=100 --set epochs=1" ;;
 esac
 
 made() {
