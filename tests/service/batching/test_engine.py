@@ -145,6 +145,41 @@ async def test_whoever_waits_is_taken_together_once_the_engine_is_free():
     assert [report.requests for report in watched.reports] == [1, 3]
 
 
+async def test_a_job_with_a_run_of_its_own_shares_none_and_gets_its_chunks_in_their_places():
+    gate, own = Gate(), []
+
+    def run_of_its_own(tensors, start):
+        own.append((start, tensors["ad_x"].shape, tensors["history_x"].shape))
+        return graph(tensors) + np.float32(1000)
+
+    limits = Limits(max_requests=8, max_cells=100_000, chunk_candidates=4)
+    async with running(gate, limits=limits, running=1, prepared=0, inline_s=10.0) as watched:
+        first = asyncio.create_task(watched.score([1]))
+        await asyncio.to_thread(gate.entered.wait)
+        others = [asyncio.create_task(watched.score([ads])) for ads in (2, 3)]
+        special = asyncio.create_task(watched.score(list(range(20, 30)), alone=True, own_run=run_of_its_own))
+        others += [asyncio.create_task(watched.score([ads])) for ads in (4, 5)]
+        await asyncio.sleep(0)
+        gate.opened.set()
+        assert await first == [4]
+        assert [await other for other in others] == [[5], [6], [7], [8]]
+        assert await special == [1003 + ad for ad in range(20, 30)]
+    assert own == [(0, (1, 4), (1, 2)), (4, (1, 4), (1, 2)), (8, (1, 2), (1, 2))]
+    assert sorted(report.requests for report in watched.reports) == [1, 1, 1, 1, 4]
+
+
+async def test_a_run_of_its_own_that_fails_fails_its_job_alone():
+    def fails(_tensors, _start):
+        raise ValueError("no weights")
+
+    async with running() as watched:
+        good, bad = await asyncio.gather(
+            watched.score([1]), watched.score([2], own_run=fails), return_exceptions=True
+        )
+    assert good == [4]
+    assert isinstance(bad, InferenceError)
+
+
 async def test_a_job_whose_deadline_passes_in_the_queue_is_never_run():
     gate = Gate()
     async with running(gate, running=1, prepared=0) as watched:
