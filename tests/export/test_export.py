@@ -28,7 +28,7 @@ from training.run import Run
 from training.scoring import score_requests
 
 ROOT = Path(__file__).parents[2]
-MODELS = ["tin", "din", "mean_pool", "popularity"]
+MODELS = ["tin", "din", "diffumin", "mean_pool", "popularity"]
 
 
 @pytest.fixture(scope="module", params=MODELS, name="pair")

@@ -210,7 +210,10 @@ def _run(model: str) -> Path:
 
     run = _place(f"run-{model}")
     history_length = 1 if model == "popularity" else HISTORY_LENGTH
-    train(_dataset(), run, model=model, settings={"history_length": history_length, "epochs": 1}, seed=3)
+    settings = {"history_length": history_length, "epochs": 1}
+    if model == "diffumin":
+        settings |= {"diffusion_steps": 2, "short_term_length": 5}  # each step is traced
+    train(_dataset(), run, model=model, settings=settings, seed=3)
     weights = torch.load(run / "checkpoint.pt", weights_only=True)
     generator = torch.Generator().manual_seed(5)
     for name, tensor in weights.items():
