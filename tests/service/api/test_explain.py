@@ -16,7 +16,7 @@ from tests.support.tiny import tiny_bundle, tiny_run
 from training.run import Run
 
 ADS = [str(100 + index) for index in range(25)]
-MODELS = ["tin", "din", "mean_pool"]
+MODELS = ["tin", "din", "mean_pool", "diffumin"]
 L = 12
 PATIENT = {"LONGSIGHT_REDIS__READ_TIMEOUT_S": "2"}  # on a busy machine a late history would be another answer
 
