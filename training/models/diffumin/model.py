@@ -97,8 +97,13 @@ class Diffumin(CtrModel):
         """Return `weight_UNL`: what each behaviour counted in the aggregation, summed over the channels."""
         return self.omie.weights(*self._ads_and_history(inputs))
 
-    def routing_gaps(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Return `gap_UN`, by how little scores would have to change for other behaviours to be kept."""
+    def routing_gaps(self, inputs: Mapping[str, Tensor]) -> Tensor | None:
+        """Return `gap_UN`, by how little scores would have to change for other behaviours to be kept.
+
+        None where all of them are kept by every channel.
+        """
+        if not self.config.routing and self.config.kept_share == 1:
+            return None
         q_UND, k_ULD, mask, _ = self._ads_and_history(inputs)
         return self.omie.gaps(q_UND, k_ULD, mask)
 
