@@ -4,7 +4,7 @@ DiffuMIN, RecSys 2025 (arXiv 2508.15311): OMIE finds an interest r_j per orthogo
 DMIG generates a second view r*_j of each by conditional diffusion (`diffusion`), CMIC ties the two together
 (`contrast`), a short-term encoder reads the newest behaviours (`short_term`):
 
-    logit = MLP([q, r, r * q, mass, r*, r* * q, e*, e* * q, other]) + bias of the ad,
+    logit = MLP([q, r, r * q, mass, r*, e*, e* * q, other]) + bias of the ad,
     loss = click loss + lambda_1 diffusion loss + lambda_2 contrastive loss.
 
 Where this departs from the paper and its code, and what that does: docs/models/diffumin.md.
@@ -47,10 +47,11 @@ class Diffumin(CtrModel):
         self.diffusion: Diffusion | Student | None = Diffusion(config) if config.diffusion else None
         self.contrast = Contrast(config) if config.diffusion and config.contrast_weight > 0 else None
         self.ad_bias = AdBias(features) if config.ad_bias else None
-        found = config.channels * (config.head_interests == "both") + config.channels * config.diffusion
-        vectors = found + (self.short_term is not None)
+        vectors = 1 + 2 * (config.channels + (self.short_term is not None))
+        if config.diffusion and config.head_interests == "both":
+            vectors += config.channels
         self.head = Head(
-            pair_width=(1 + 2 * vectors) * d + config.channels + self.embedding.candidate_width,
+            pair_width=vectors * d + config.channels + self.embedding.candidate_width,
             request_width=1 + self.embedding.request_width,
             hidden=config.head_hidden,
             activation=config.head_activation,
@@ -67,19 +68,23 @@ class Diffumin(CtrModel):
         """Return `logit_UN`; adds the diffusion and the contrastive loss to `losses`."""
         q_UND, k_ULD, mask, age_UL = self._ads_and_history(inputs)
         interests = self.omie(q_UND, k_ULD, mask, age_UL)
-        vectors = [] if self.config.head_interests == "generated" else [interests.r]
+        multiplied, beside = [interests.r], []
         if self.diffusion is not None:
             generated_UNcD = self._generated(interests, losses)
-            vectors.append(generated_UNcD)
             if losses is not None:
                 self._add_losses(interests, generated_UNcD, losses)
+            if self.config.head_interests == "generated":
+                multiplied = [generated_UNcD]
+            else:
+                beside = [generated_UNcD.flatten(2)]
         if self.short_term is not None:
-            vectors.append(self.short_term(q_UND, k_ULD, inputs["history_mask"]).unsqueeze(2))
-        found_UNvD = torch.cat(vectors, dim=2)
+            multiplied.append(self.short_term(q_UND, k_ULD, inputs["history_mask"]).unsqueeze(2))
+        found_UNvD = torch.cat(multiplied, dim=2)
         pair = [
             q_UND,
             found_UNvD.flatten(2),
             (found_UNvD * q_UND.unsqueeze(2)).flatten(2),
+            *beside,
             interests.mass,
             *self.embedding.candidate(inputs),
         ]
