@@ -61,7 +61,7 @@ def model_of(name: str, *, history_length: int) -> CtrModel:
     """Return the untrained model of a graph."""
     if name == "tin":
         return untrained("tin", {"embedding_width": WIDTH}, history_length=history_length)
-    settings = {"embedding_width": WIDTH, "channels": CHANNELS, **GRAPHS[name]}
+    settings = {"embedding_width": WIDTH, "channels": CHANNELS, "diffusion": True, **GRAPHS[name]}
     model = untrained("diffumin", settings, history_length=history_length)
     if name == DISTILLED:
         assert isinstance(model, Diffumin)

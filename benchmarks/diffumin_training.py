@@ -40,7 +40,7 @@ WARM_UP: Final = 3
 MODELS: Final[dict[str, tuple[str, dict[str, object]]]] = {
     "tin": ("tin", {}),
     "variant D": ("diffumin", {"diffusion": False}),
-    "full": ("diffumin", {"training_steps": 1}),
+    "full": ("diffumin", {"diffusion": True, "training_steps": 1}),
 }
 LIMITS: Final = {"variant D": 5.0, "full": 15.0}
 """Most multiples of TIN's time."""

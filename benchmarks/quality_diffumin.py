@@ -34,11 +34,12 @@ JUDGED: Final = 500
 
 
 def diffumin(title: str, stem: str, settings: Mapping[str, object]) -> KeptRun:
-    """Return DiffuMIN at L = 500 with some settings; the run without any where these are the defaults."""
-    default = default_config("diffumin")
-    if all(default[name] == value for name, value in settings.items()):
+    """Return DiffuMIN at L = 500 with some settings; the full model's run where they change nothing about it."""
+    full = default_config("diffumin") | {"diffusion": True}
+    if all(full[name] == value for name, value in settings.items()):
         stem = "diffumin"
-    return KeptRun(title, f"{stem}-{LENGTH}", "diffumin", {"history_length": LENGTH, **settings})
+    given = {"history_length": LENGTH, "diffusion": True, **settings}
+    return KeptRun(title, f"{stem}-{LENGTH}", "diffumin", given)
 
 
 TIN, DIN = at_length("tin", 500), at_length("din", 200)

@@ -37,7 +37,7 @@ MODELS: Final[dict[str, tuple[str, dict[str, object]]]] = {
     "din": ("din", {"age": True}),
     "tin": ("tin", {}),
     "diffumin_d": ("diffumin", {"diffusion": False}),
-    "diffumin": ("diffumin", {}),
+    "diffumin": ("diffumin", {"diffusion": True}),
     "tin_no_representation": ("tin", {"target_representation": False}),
     "tin_massless": ("tin", MASSLESS),
     "tin_massless_no_time": ("tin", MASSLESS | {"temporal": "none"}),

@@ -26,6 +26,6 @@ def _made() -> Path:
     from training.train import train
 
     home = Path(_home().name)
-    settings = {"history_length": HISTORY_LENGTH, "epochs": 2, "diffusion_steps": STEPS}
+    settings = {"history_length": HISTORY_LENGTH, "epochs": 2, "diffusion": True, "diffusion_steps": STEPS}
     train(tiny_dataset(home), home / "run", model="diffumin", settings=settings, seed=3)
     return home / "run"

@@ -212,7 +212,7 @@ def _run(model: str) -> Path:
     history_length = 1 if model == "popularity" else HISTORY_LENGTH
     settings = {"history_length": history_length, "epochs": 1}
     if model == "diffumin":
-        settings |= {"diffusion_steps": 2, "short_term_length": 5}  # each step is traced
+        settings |= {"diffusion": True, "diffusion_steps": 2, "short_term_length": 5}  # each step is traced
     train(_dataset(), run, model=model, settings=settings, seed=3)
     weights = torch.load(run / "checkpoint.pt", weights_only=True)
     generator = torch.Generator().manual_seed(5)

@@ -172,7 +172,7 @@ def test_without_a_test_split_validation_judges(tmp_path):
 
 
 def test_training_a_run_anew_drops_its_student(run):
-    settings = {"history_length": 12, "epochs": 1, "diffusion_steps": 2}
+    settings = {"history_length": 12, "epochs": 1, "diffusion": True, "diffusion_steps": 2}
     dataset = Dataset.open(Run.load(run).dataset().path)
     train(dataset.path, run, model="diffumin", settings=settings, seed=4)
     assert not (run / STUDENT).exists()
