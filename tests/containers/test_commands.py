@@ -278,10 +278,8 @@ def test_the_load_test_container_ends_well_if_its_thresholds_hold(load_test):
 def test_the_load_test_container_fails_on_a_breach(load_test):
     done = load_test(3, LOADTEST_CHECK_P99_MS="0.001", LOADTEST_CHECK_RATE="0.3")
     assert done.returncode == 1
-    # A busy machine may miss the rate as well: what must be named is the latency.
-    breached = [line for line in done.stdout.splitlines() if line.startswith("load test: breached:")]
-    assert len(breached) == 1
-    assert "p99 ms" in breached[0]
+    # a busy machine may miss the rate as well
+    assert re.search(r"^load test: breached: .*p99 ms", done.stdout, re.MULTILINE)
 
 
 def test_the_gpu_service_without_a_gpu_says_so(stage, service_image, first_output):
