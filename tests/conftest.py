@@ -2,5 +2,10 @@
 
 import os
 
+from hypothesis import settings
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # more threads only wait for each other on a busy machine
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+settings.register_profile("untimed", deadline=None)  # an example may take long on a busy machine
+settings.load_profile("untimed")

@@ -86,7 +86,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 @pytest.fixture(scope="session")
 def served(world: World) -> Iterator[Service]:
-    limits = {"LONGSIGHT_SERVER__MAX_CANDIDATES": "200", "LONGSIGHT_BATCHING__CHUNK_CANDIDATES": "64"}
+    limits = {
+        "LONGSIGHT_SERVER__MAX_CANDIDATES": "200",
+        "LONGSIGHT_BATCHING__CHUNK_CANDIDATES": "64",
+        # what is answered is tested here, not how soon: a busy machine has its histories late
+        "LONGSIGHT_REDIS__READ_TIMEOUT_S": "2",
+    }
     with service(world.bundle, world.redis, **limits) as started:
         yield started.wait()
 
