@@ -18,7 +18,7 @@ from export.golden_requests import golden_requests
 from export.graph import ServedModel, write_graph
 from export.verify import Session
 from training.distill import distilled
-from training.distill.judge import WORST_GAUC
+from training.distill.verdict import WORST_GAUC
 from training.models import CtrModel
 from training.models.diffumin import Diffumin
 from training.models.diffumin.student import Student

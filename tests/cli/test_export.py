@@ -5,7 +5,6 @@ import json
 import pytest
 
 from cli.main import run
-from tests.support.distillable import tiny_teacher
 from tests.support.tiny import tiny_run
 from training.distill import distilled
 from training.run import Run
@@ -38,7 +37,7 @@ def test_another_way_than_the_two_is_wrong_usage(tmp_path, capsys):
 
 
 def test_a_student_is_judged_once_it_is_kept(tmp_path, capsys):
-    teacher = tiny_teacher(tmp_path)
+    teacher = tiny_run(tmp_path, "diffumin")
     judge = ["evaluate", str(teacher), "--diffusion", "distilled", "--json"]
     assert run(judge) == 2
     assert "no such folder; run `longsight export" in capsys.readouterr().err

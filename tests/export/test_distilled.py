@@ -18,27 +18,24 @@ from export.exporter import export
 from export.verify import Session
 from service.settings import RuntimeSettings
 from service.wiring.assembly import verify
-from tests.support.distillable import STEPS, tiny_teacher
 from tests.support.tiny import tiny_bundle, tiny_run
 from training.batches import BatchSource
-from training.distill import judge
 from training.evaluate import evaluate
 from training.run import STUDENT, Run
 
 
 @pytest.fixture(scope="module", name="home")
 def _home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`teacher`, a run that keeps a student, and what was exported from it: `unrolled` and `distilled`."""
+    """`run-diffumin`, which keeps a student, and its two bundles, `bundle-diffumin` and `distilled`."""
     home = tmp_path_factory.mktemp("distilled")
-    tiny_teacher(home)
-    export(home / "teacher", home / "unrolled")
-    export(home / "teacher", home / "distilled", diffusion="distilled")
+    tiny_bundle(home, "diffumin")
+    export(tiny_run(home, "diffumin"), home / "distilled", diffusion="distilled")
     return home
 
 
 @pytest.fixture(name="run")
 def _run(home: Path, tmp_path: Path) -> Path:
-    shutil.copytree(home / "teacher", tmp_path / "run")
+    shutil.copytree(home / "run-diffumin", tmp_path / "run")
     return tmp_path / "run"
 
 
@@ -54,17 +51,16 @@ def entries(folder: Path) -> list[str]:
 # ---------------------------------------------------------------- what comes out
 
 
-@pytest.mark.parametrize("kind", ["unrolled", "distilled"])
-def test_both_forms_are_whole_bundles_that_a_service_would_take(home: Path, kind: str) -> None:
-    verified = verify(home / kind, RuntimeSettings())
+def test_the_distilled_form_is_a_whole_bundle_that_a_service_takes(home: Path) -> None:
+    verified = verify(home / "distilled", RuntimeSettings())
     assert verified.golden_requests >= 32
     assert verified.bundle.manifest.name == "diffumin"
 
 
 def test_the_manifest_tells_how_interests_are_generated(home: Path, tmp_path: Path) -> None:
-    unrolled, distilled = (Manifest.read(home / kind).diffusion for kind in ("unrolled", "distilled"))
+    unrolled, distilled = (Manifest.read(home / kind).diffusion for kind in ("bundle-diffumin", "distilled"))
     assert unrolled is not None
-    assert (unrolled.kind, unrolled.steps) == ("unrolled", STEPS)
+    assert (unrolled.kind, unrolled.steps) == ("unrolled", 2)
     assert distilled is not None
     assert (distilled.kind, distilled.steps) == ("distilled", 1)
     assert Manifest.read(tiny_bundle(tmp_path, "mean_pool")).diffusion is None
@@ -80,15 +76,15 @@ def test_a_bundle_of_before_there_was_diffusion_is_still_read(tmp_path: Path) ->
 
 
 def test_the_student_spares_the_graph_the_sampler(home: Path) -> None:
-    unrolled, distilled = operators(home / "unrolled"), operators(home / "distilled")
+    unrolled, distilled = operators(home / "bundle-diffumin"), operators(home / "distilled")
     assert unrolled["LayerNormalization"] > distilled["LayerNormalization"]
     assert distilled.total() < unrolled.total()
 
 
 def test_the_graph_scores_as_the_run_with_its_student_does_offline(home: Path, tmp_path: Path) -> None:
-    evaluate(home / "teacher", student=True, predictions=tmp_path / "student.parquet")
-    evaluate(home / "teacher", predictions=tmp_path / "teacher.parquet")
-    run, session = Run.load(home / "teacher"), Session(home / "distilled" / "model.onnx")
+    evaluate(home / "run-diffumin", student=True, predictions=tmp_path / "student.parquet")
+    evaluate(home / "run-diffumin", predictions=tmp_path / "teacher.parquet")
+    run, session = Run.load(home / "run-diffumin"), Session(home / "distilled" / "model.onnx")
     dataset = run.dataset()
     source = BatchSource(dataset, run.encoder, run.model.inputs)
     served = {}
@@ -101,11 +97,11 @@ def test_the_graph_scores_as_the_run_with_its_student_does_offline(home: Path, t
         pl.read_parquet(tmp_path / f"{who}.parquet")["logit"].to_numpy() for who in ("student", "teacher")
     )
     np.testing.assert_allclose(in_order, student, rtol=0, atol=1e-4)
-    assert np.abs(in_order - teacher).max() > 1e-4
+    assert np.abs(in_order - teacher).max() > 1e-2
 
 
 def test_what_the_student_is_worth_is_in_the_manifest(home: Path) -> None:
-    unrolled, distilled = (Manifest.read(home / kind) for kind in ("unrolled", "distilled"))
+    unrolled, distilled = (Manifest.read(home / kind) for kind in ("bundle-diffumin", "distilled"))
     report = distilled.metrics["distillation"]
     assert isinstance(report, dict)
     assert set(report) >= {
@@ -141,7 +137,7 @@ def test_the_next_export_uses_the_kept_student(
 
 def test_a_student_that_ranks_worse_is_told_of(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.rmtree(run / STUDENT)
-    monkeypatch.setattr(judge, "WORST_GAUC", 1.0)
+    monkeypatch.setattr("training.distill.verdict.WORST_GAUC", 1.0)
     monkeypatch.setattr(distilling, "latency", lambda *_: {})
     said: list[str] = []
     student, told = distilling.distill(Run.load(run), seed=0, report=lambda *_: None, say=said.append)
@@ -174,7 +170,7 @@ def test_another_way_is_refused_by_name(tmp_path: Path) -> None:
 def test_ctrl_c_leaves_no_bundle_and_a_student_whole_or_not_at_all(
     tmp_path: Path, label: str, kept: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = tiny_teacher(tmp_path)
+    run = tiny_run(tmp_path, "diffumin")
     if kept:
         monkeypatch.setattr(distilling, "latency", lambda *_: {})
 
@@ -184,7 +180,7 @@ def test_ctrl_c_leaves_no_bundle_and_a_student_whole_or_not_at_all(
 
     with pytest.raises(KeyboardInterrupt):
         export(run, tmp_path / "bundle", diffusion="distilled", progress=interrupt)
-    assert [path.name for path in tmp_path.iterdir()] == ["teacher"]
+    assert [path.name for path in tmp_path.iterdir()] == ["run-diffumin"]
     names = [name for name in entries(run) if name.startswith((".", STUDENT))]
     assert names == (["student", "student/student.json", "student/student.pt"] if kept else [])
 
@@ -195,7 +191,7 @@ def test_a_bundle_folder_that_is_none_is_refused_before_the_minutes_of_distillin
     labels: list[str] = []
     with pytest.raises(InputError, match=r"holds no manifest\.json"):
         export(
-            tiny_teacher(tmp_path),
+            tiny_run(tmp_path, "diffumin"),
             tmp_path / "home",
             diffusion="distilled",
             progress=lambda _done, _total, label: labels.append(label),
@@ -204,5 +200,5 @@ def test_a_bundle_folder_that_is_none_is_refused_before_the_minutes_of_distillin
 
 
 def test_weights_are_read_without_unpickling(home: Path) -> None:
-    state = torch.load(home / "teacher" / STUDENT / "student.pt", weights_only=True)
+    state = torch.load(home / "run-diffumin" / STUDENT / "student.pt", weights_only=True)
     assert all(isinstance(tensor, torch.Tensor) for tensor in state.values())

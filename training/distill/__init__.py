@@ -9,9 +9,9 @@ from contract.errors import LongsightError, RunError
 from training.batches import BatchSource
 from training.dataset import Dataset, SplitName
 from training.distill.fit import fit_student, relative_error
-from training.distill.judge import judge
 from training.distill.kept import Kept, UnfitError, keep, read_kept
 from training.distill.teacher import lessons, teacher_of, with_sampler
+from training.distill.verdict import judge
 from training.finish import calibrate
 from training.models.diffumin import Diffumin
 from training.provenance import provenance
@@ -31,7 +31,7 @@ class Distilled:
     run: Run
     """As it was, but its model generates with the student, and calibration and metrics are those of that model."""
     report: dict[str, Any]
-    """See `training.distill.judge`; and what `measure` added."""
+    """See `training.distill.verdict`; and what `measure` added."""
     reused: bool
     """Whether the student was kept from an earlier time."""
 

@@ -37,7 +37,7 @@ class Kept:
     metrics: dict[str, Any]
     """On validation, calibrated."""
     report: dict[str, Any]
-    """See `training.distill.judge`."""
+    """See `training.distill.verdict`."""
     seed: int
     seconds: float
     provenance: dict[str, Any]

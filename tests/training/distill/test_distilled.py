@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from contract.errors import InputError, RunError
-from tests.support.distillable import tiny_teacher
 from tests.support.tiny import tiny_run
 from training.dataset import Dataset
 from training.distill import distilled, kept_student
@@ -22,7 +21,7 @@ from training.train import train
 @pytest.fixture(scope="module", name="home")
 def _home(tmp_path_factory):
     """A run that keeps a student; not to be changed."""
-    run = tiny_teacher(tmp_path_factory.mktemp("distilled"))
+    run = tiny_run(tmp_path_factory.mktemp("distilled"), "diffumin")
     distilled(Run.load(run))
     return run
 
@@ -131,14 +130,14 @@ def test_a_run_that_keeps_none_says_how_to_come_by_one(tmp_path):
     with pytest.raises(
         RunError, match=r"student: no such folder; run `longsight export .* --diffusion distilled`"
     ):
-        kept_student(Run.load(tiny_teacher(tmp_path)))
+        kept_student(Run.load(tiny_run(tmp_path, "diffumin")))
 
 
 @pytest.mark.parametrize(
     "label", ["the teacher at work", "the student learns", "calibration", "scoring with"]
 )
 def test_ctrl_c_leaves_nothing_behind(tmp_path, label):
-    run = tiny_teacher(tmp_path)
+    run = tiny_run(tmp_path, "diffumin")
     before = files(tmp_path)
 
     def interrupt(_done, _total, what):
@@ -151,7 +150,7 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path, label):
 
 
 def test_a_run_that_can_not_be_written_still_has_its_student(tmp_path):
-    run = tiny_teacher(tmp_path)
+    run = tiny_run(tmp_path, "diffumin")
     (run / STUDENT).write_text("a file where the folder should be")
     said: list[str] = []
     found = distilled(Run.load(run), say=said.append)
@@ -161,7 +160,7 @@ def test_a_run_that_can_not_be_written_still_has_its_student(tmp_path):
 
 
 def test_without_a_test_split_validation_judges(tmp_path):
-    run = tiny_teacher(tmp_path)
+    run = tiny_run(tmp_path, "diffumin")
     dataset = own_dataset(run)
     requests = np.load(dataset / "requests.npy")
     kept = requests["split"] < 2

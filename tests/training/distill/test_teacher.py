@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from contract.errors import InputError
-from tests.support.distillable import tiny_teacher
 from tests.support.tiny import tiny_run
 from training.batches import BatchSource
 from training.distill import teacher
@@ -16,7 +15,7 @@ from training.scoring import inputs_of
 
 @pytest.fixture(scope="module", name="run")
 def _run(tmp_path_factory) -> Run:
-    return Run.load(tiny_teacher(tmp_path_factory.mktemp("teacher")))
+    return Run.load(tiny_run(tmp_path_factory.mktemp("teacher"), "diffumin"))
 
 
 def taken(run: Run, *, seed: int = 0, count: int = 40) -> Lessons:

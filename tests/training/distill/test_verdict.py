@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.tiny import tiny_dataset
 from training.dataset import Dataset
-from training.distill.judge import judge
+from training.distill.verdict import judge
 
 
 @pytest.fixture(scope="module", name="dataset")
