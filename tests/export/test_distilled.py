@@ -23,13 +23,19 @@ from training.batches import BatchSource
 from training.evaluate import evaluate
 from training.run import STUDENT, Run
 
+TIMED = {"teacher_p50_ms": 4.0, "student_p50_ms": 1.0, "ratio": 0.25}
+
 
 @pytest.fixture(scope="module", name="home")
 def _home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`run-diffumin`, which keeps a student, and its two bundles, `bundle-diffumin` and `distilled`."""
     home = tmp_path_factory.mktemp("distilled")
     tiny_bundle(home, "diffumin")
-    export(tiny_run(home, "diffumin"), home / "distilled", diffusion="distilled")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            distilling, "latency", lambda *_: TIMED
+        )  # tracing graphs only to time them takes a minute
+        export(tiny_run(home, "diffumin"), home / "distilled", diffusion="distilled")
     return home
 
 
@@ -112,12 +118,21 @@ def test_what_the_student_is_worth_is_in_the_manifest(home: Path) -> None:
         "log_odds_difference",
         "latency",
     }
-    latency = report["latency"]
-    assert (latency["behaviors"], latency["candidates"]) == (12, 100)
-    assert latency["ratio"] == pytest.approx(latency["student_p50_ms"] / latency["teacher_p50_ms"])
+    assert report["latency"] == TIMED
     assert distilled.metrics["validation"] != unrolled.metrics["validation"]
     assert distilled.calibration != unrolled.calibration
     assert distilled.provenance["student"]["seed"] == 0
+
+
+def test_both_graphs_are_timed_on_a_request_of_ordinary_size(tmp_path: Path) -> None:
+    run = Run.load(tiny_run(tmp_path, "mean_pool"))
+    found = distilling.latency(run, run)
+    assert (found["behaviors"], found["candidates"]) == (12, 100)
+    assert found["teacher_p50_ms"] > 0
+    assert found["ratio"] == pytest.approx(found["student_p50_ms"] / found["teacher_p50_ms"])
+    tensors = distilling.typical_request(run)
+    assert tensors["history_mask"].all()
+    assert tuple(tensors) == run.model.inputs
 
 
 # ---------------------------------------------------------------- kept, refused, stopped
