@@ -73,7 +73,7 @@ def teacher_of(run: Run) -> Diffumin:
     if model.diffusion is None:
         raise InputError(
             f"--diffusion distilled: {run.path} was trained with diffusion=false, so there is nothing to distill; "
-            "leave --diffusion out"
+            "train with --set diffusion=true, or leave --diffusion out"
         )
     return model
 

@@ -199,7 +199,7 @@ def test_two_processes_add_up_to_the_gradients_of_one(first):
 
 def _diffumin(**config):
     torch.manual_seed(0)
-    config = {"embedding_width": 8, "contrast_rows": 12, **config}
+    config = {"embedding_width": 8, "diffusion": True, "contrast_rows": 12, **config}
     return build_model("diffumin", tiny_features(ROWS), config, history_length=8)
 
 

@@ -152,4 +152,4 @@ def test_fewer_pairs_than_that_are_all_taken():
 )
 def test_an_unfit_setting_is_refused(setting, message):
     with pytest.raises(InputError, match=message):
-        DiffuminConfig(**setting)
+        DiffuminConfig(diffusion=True, **setting)

@@ -283,7 +283,7 @@ def test_under_bfloat16_the_network_says_nearly_the_same():
 )
 def test_settings_that_cannot_be_are_refused(config, message):
     with pytest.raises(InputError, match=message):
-        DiffuminConfig(**config)
+        DiffuminConfig(diffusion=True, **config)
 
 
 def test_settings_of_a_part_that_is_left_out_may_be_anything():
