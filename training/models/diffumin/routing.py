@@ -6,75 +6,75 @@ U requests, c channels, N candidate ads, L behaviours, P = c N.
 """
 
 import math
+from fractions import Fraction
 from typing import Final
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from training.models.masking import HistoryMask
+from training.models.masking import MASKED, HistoryMask
 
-BISECTIONS: Final = 26
-"""Halvings of the range of a row of scores: what is left is its 2^-26th part, less than float32 resolves."""
+FINEST_SHARE: Final = 1_000_000
+"""Largest denominator of a share: counts are computed in whole numbers, alike everywhere."""
 
 
 def first_of_equals(score: Tensor, *, dim: int) -> Tensor:
     """Return, bool, where the largest score along `dim` stands; of equals the first."""
-    parts = list((score >= score.amax(dim, keepdim=True)).unbind(dim))
-    taken = parts[0]
-    for index, part in enumerate(parts[1:], start=1):  # an argmax over so few is many times slower
-        parts[index] = part & ~taken
+    parts = score.unbind(dim)  # an argmax or amax over so few is several times slower
+    best = parts[0]
+    for part in parts[1:]:
+        best = torch.maximum(best, part)
+    found = [part >= best for part in parts]
+    taken = found[0]
+    for index, part in enumerate(found[1:], start=1):
+        found[index] = part & ~taken
         taken = taken | part
-    return torch.stack(parts, dim=dim)
+    return torch.stack(found, dim=dim)
 
 
 def kept_count(mask: HistoryMask, share: float) -> Tensor:
-    """Return `[U, 1]` float32, how many of a request's behaviours pass a channel's filter: ceil(p n), >= 1."""
-    # 0.2 in float32 is a little more than a fifth: without the slack 5 behaviours would keep 2
-    return torch.ceil(mask.count * share - 1e-4).clamp(min=1.0)
+    """Return `[U, 1]` int64, how many of a request's behaviours pass a channel's filter: ceil(p n), >= 1."""
+    part = _fraction(share)
+    count_U1 = (mask.count.long() * part.numerator + (part.denominator - 1)) // part.denominator
+    return count_U1.clamp(min=1)
 
 
-def bisected_threshold(score_UPL: Tensor, count_U1: Tensor, mask: HistoryMask) -> Tensor:
-    """Return `threshold_UP1`: at least `count_U1` valid scores are not below it, and hardly more.
+def top_threshold(score_UPL: Tensor, mask: HistoryMask, share: float) -> Tensor:
+    """Return `threshold_UP1`, of each row the smallest score that passes: the `kept_count`-th largest valid one.
 
-    Compares and counts, nothing else: exports to any version of ONNX and costs less than a sort or TopK.
+    One K = ceil(p L) serves all requests of a batch: a request that keeps fewer has as many of its padded
+    positions lifted above all scores. Row by row, so the cost stays linear where whole tensors leave the cache.
     """
-    valid_U1L = mask.valid.unsqueeze(1)
-    bias_U1L = mask.bias().unsqueeze(1)
-    high_UP1 = (score_UPL + bias_U1L).amax(-1, keepdim=True)
-    low_UP1 = (score_UPL - bias_U1L).amin(-1, keepdim=True)
-    hidden_UPL = score_UPL * valid_U1L + bias_U1L
-    wanted_U11 = count_U1.unsqueeze(-1)
-    for _ in range(BISECTIONS):
-        middle_UP1 = (low_UP1 + high_UP1) * 0.5
-        enough = (hidden_UPL >= middle_UP1).float().sum(-1, keepdim=True) >= wanted_U11
-        low_UP1, high_UP1 = (
-            torch.where(enough, middle_UP1, low_UP1),
-            torch.where(enough, high_UP1, middle_UP1),
-        )
-    return low_UP1
+    part, length = _fraction(share), score_UPL.shape[-1]
+    most = (length * part.numerator + (part.denominator - 1)) // part.denominator
+    padded_UL = 1 - mask.valid
+    lifted_UL = padded_UL * (padded_UL.cumsum(-1) <= most - kept_count(mask, share)).float()
+    hidden_UPL = score_UPL + (mask.bias() - 2 * MASKED * lifted_UL).unsqueeze(1)
+    return torch.topk(hidden_UPL, most, dim=-1, sorted=False).values.amin(-1, keepdim=True)
 
 
-def selected_threshold(score_UPL: Tensor, count_U1: Tensor, mask: HistoryMask) -> Tensor:
-    """Return the same threshold as the exact k-th largest score, by quickselect; not for graphs."""
-    if score_UPL.device.type != "cpu":
-        hidden_UPL = score_UPL + mask.bias().unsqueeze(1)
-        ordered_UPL = hidden_UPL.sort(-1, descending=True).values
-        place_UP1 = (count_U1 - 1).long().unsqueeze(-1).expand(*score_UPL.shape[:2], 1)
-        return ordered_UPL.gather(-1, place_UP1)
-    scores, length = score_UPL.detach().float().numpy(), score_UPL.shape[-1]
-    found = np.empty((*scores.shape[:2], 1), dtype=np.float32)
+def selected_threshold(score_UPL: Tensor, mask: HistoryMask, share: float) -> Tensor:
+    """Return what `top_threshold` does, by numpy's quickselect: several times faster; on the CPU, not for graphs."""
+    scores = score_UPL.detach().float().numpy()
+    found = np.full((*scores.shape[:2], 1), -math.inf, dtype=np.float32)
     valid = mask.valid.numpy() > 0
-    counts = count_U1.squeeze(1).long().tolist()
+    counts = kept_count(mask, share).squeeze(1).tolist()
     for request, (kept, some_PL) in enumerate(zip(counts, scores, strict=True)):
         those_PL = some_PL if valid[request].all() else some_PL[:, valid[request]]
-        if those_PL.shape[1] == 0:
-            found[request] = -math.inf
-            continue
-        place = those_PL.shape[1] - kept
-        found[request] = np.partition(those_PL, place, axis=-1)[:, place : place + 1]
-    assert length == scores.shape[-1]
+        if those_PL.shape[1]:
+            place = those_PL.shape[1] - kept
+            found[request] = np.partition(those_PL, place, axis=-1)[:, place : place + 1]
     return torch.from_numpy(found)
+
+
+def _threshold(score_UPL: Tensor, mask: HistoryMask, share: float) -> Tensor:
+    selects = score_UPL.device.type == "cpu" and not torch.compiler.is_exporting()
+    return (selected_threshold if selects else top_threshold)(score_UPL, mask, share)
+
+
+def _fraction(share: float) -> Fraction:
+    return Fraction(share).limit_denominator(FINEST_SHARE)
 
 
 def keep(score_UcNL: Tensor, mask: HistoryMask, share: float, *, routing: bool = True) -> Tensor:
@@ -89,9 +89,7 @@ def keep(score_UcNL: Tensor, mask: HistoryMask, share: float, *, routing: bool =
     """
     score_UcNL = score_UcNL.detach()
     score_UPL = score_UcNL.flatten(1, 2)
-    exporting = torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export()
-    threshold = bisected_threshold if exporting else selected_threshold
-    threshold_UP1 = threshold(score_UPL, kept_count(mask, share), mask)
+    threshold_UP1 = _threshold(score_UPL, mask, share)
     kept_UcNL = torch.unflatten(score_UPL >= threshold_UP1, 1, score_UcNL.shape[1:3])
     if routing:
         kept_UcNL = kept_UcNL & first_of_equals(score_UcNL, dim=1)
@@ -105,7 +103,7 @@ def gaps(score_UcNL: Tensor, mask: HistoryMask, share: float, *, routing: bool =
     channel's filter and the next below it. Infinite where nothing could change.
     """
     score_UPL = score_UcNL.flatten(1, 2)
-    threshold_UP1 = selected_threshold(score_UPL, kept_count(mask, share), mask)
+    threshold_UP1 = _threshold(score_UPL, mask, share)
     lower_UPL = (score_UPL < threshold_UP1) & (mask.valid.unsqueeze(1) > 0)
     below_UPL = torch.where(lower_UPL, score_UPL, -math.inf)
     gap_UP = (threshold_UP1 - below_UPL.amax(-1, keepdim=True)).squeeze(-1)

@@ -11,12 +11,12 @@ from training.models.diffumin import DiffuminConfig
 from training.models.diffumin.aggregation import aggregate
 from training.models.diffumin.omie import Omie
 from training.models.diffumin.routing import (
-    bisected_threshold,
     first_of_equals,
     gaps,
     keep,
     kept_count,
     selected_threshold,
+    top_threshold,
 )
 from training.models.masking import HistoryMask
 
@@ -179,25 +179,30 @@ def test_padding_that_scores_best_takes_no_part():
     assert kept.flatten().tolist() == [0, 0, 0, 1, 0, 0, 1]
 
 
-@pytest.mark.parametrize("spread", [1e-3, 1.0, 1e3])
-def test_bisection_keeps_what_selection_keeps(spread):
-    lengths = [1, 2, 7, 100, 400]
+@pytest.mark.parametrize("share", [0.01, 0.2, 1 / 3, 0.123456, 0.7, 1.0])
+def test_both_thresholds_are_the_same_score(share):
+    lengths = [1, 2, 7, 100, 399, 400]
     _, mask = history(lengths)
-    score_UPL = draw(len(lengths), 60, max(lengths)) * spread
-    for share in (0.01, 0.2, 0.7, 1.0):
-        count_U1 = kept_count(mask, share)
-        kept = [
-            (score_UPL >= threshold(score_UPL, count_U1, mask)) & (mask.valid.unsqueeze(1) > 0)
-            for threshold in (bisected_threshold, selected_threshold)
-        ]
-        assert torch.equal(kept[0], kept[1])
+    score_UPL = draw(len(lengths), 60, max(lengths))
+    ours, theirs = (find(score_UPL, mask, share) for find in (top_threshold, selected_threshold))
+    assert torch.equal(ours, theirs)
 
 
-def test_equal_scores_are_all_kept_by_both_thresholds():
-    _, mask = history([6, 6])
-    score_UPL = torch.full((2, 1, 6), 0.3)
-    for threshold in (bisected_threshold, selected_threshold):
-        assert (score_UPL >= threshold(score_UPL, kept_count(mask, 0.2), mask)).all()
+def test_both_thresholds_know_histories_with_holes():
+    valid_UL = torch.rand(20, 40, generator=torch.Generator().manual_seed(0)) < 0.6
+    score_UPL = draw(20, 5, 40)
+    for share in (0.2, 0.9):
+        ours, theirs = (
+            find(score_UPL, HistoryMask.of(valid_UL), share) for find in (top_threshold, selected_threshold)
+        )
+        assert torch.equal(ours, theirs)
+
+
+def test_without_behaviours_a_threshold_is_below_all_scores():
+    _, mask = history([0])
+    score_UPL = draw(1, 3, 1)
+    for find in (top_threshold, selected_threshold):
+        assert (find(score_UPL, mask, 0.2) <= score_UPL).all()
 
 
 def test_a_gap_tells_how_near_a_choice_was():
