@@ -34,7 +34,7 @@ class DiffuminConfig:
     """s, the factor of the scores in the softmax."""
     decay: bool = True
     """Learn, for each channel, how much behaviours of each age bucket count, whatever they are."""
-    diffusion: bool = True
+    diffusion: bool = False
     """Generate further interests by diffusion and train them contrastively; false = variant D."""
     diffusion_steps: int = 10
     """T', DDIM steps from the start level to 0 when scoring."""
