@@ -48,7 +48,8 @@ def top_threshold(score_UPL: Tensor, mask: HistoryMask, share: float) -> Tensor:
     """
     part, length = _fraction(share), score_UPL.shape[-1]
     most = (length * part.numerator + (part.denominator - 1)) // part.denominator
-    most = torch.sym_min(most, length)  # never more anyway: so that a tracer need not ask for which lengths
+    # never more anyway: so that a tracer need not ask for which lengths
+    most = torch.sym_min(most, length)  # type: ignore[no-untyped-call]
     padded_UL = 1 - mask.valid
     lifted_UL = padded_UL * (padded_UL.cumsum(-1) <= most - kept_count(mask, share)).float()
     hidden_UPL = score_UPL + (mask.bias() - 2 * MASKED * lifted_UL).unsqueeze(1)
