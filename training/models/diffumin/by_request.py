@@ -137,7 +137,7 @@ def _forward(
     logit_Pl = score_Pl.mul_(scale_P.unsqueeze(1))
     logit_Pl.view(channels, -1, length).add_(decay_cl.unsqueeze(1))
     share_Pl = torch.softmax(logit_Pl, dim=-1)
-    mass_P.copy_(log_sum_exp(logit_Pl, share_Pl) - math.log(length))
+    mass_P.copy_(log_sum_exp(logit_Pl.amax(-1), share_Pl) - math.log(length))
     logit_Pl.masked_fill_(dropped_Pl, MASKED)
     weight_Pl = torch.softmax(logit_Pl, dim=-1)
     none_P = logit_Pl.amax(-1) <= MASKED / 2

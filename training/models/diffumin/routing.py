@@ -95,7 +95,7 @@ def keep(score_UcNL: Tensor, mask: HistoryMask, share: float, *, routing: bool =
     kept_UcNL = torch.unflatten(score_UPL >= threshold_UP1, 1, score_UcNL.shape[1:3])
     if routing:
         kept_UcNL = kept_UcNL & first_of_equals(score_UcNL, dim=1)
-    return kept_UcNL.float() * mask.valid[:, None, None, :]
+    return (kept_UcNL & (mask.valid > 0)[:, None, None, :]).float()
 
 
 def gaps(score_UcNL: Tensor, mask: HistoryMask, share: float, *, routing: bool = True) -> Tensor:
