@@ -176,7 +176,7 @@ def test_onnxruntime_is_told_not_to_report_before_it_is_imported(tmp_path):
 def test_the_demo_of_an_unknown_model_is_refused_before_any_work(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert run(["demo", "--model", "dien"]) == 2
-    assert "no such model; there are tin, din, mean_pool, popularity" in capsys.readouterr().err
+    assert "no such model; there are tin, din, diffumin, mean_pool, popularity" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

@@ -15,6 +15,7 @@ from tests.support.forgery import forge
 from tests.support.tiny import HISTORY_LENGTH, tiny_bundle
 
 FILES = [
+    "explain.onnx",
     "golden/history.npy",
     "golden/offsets.npy",
     "golden/requests.jsonl",

@@ -216,9 +216,10 @@ def _run(model: str) -> Path:
     train(_dataset(), run, model=model, settings=settings, seed=3)
     weights = torch.load(run / "checkpoint.pt", weights_only=True)
     generator = torch.Generator().manual_seed(5)
+    spread = 0.1 if model == "diffumin" else 0.3  # deeper: its probabilities would be 0 and 1
     for name, tensor in weights.items():
         if tensor.is_floating_point() and not name.endswith(("running_mean", "running_var")):
-            drawn = torch.randn(tensor.shape, generator=generator) * 0.3
+            drawn = torch.randn(tensor.shape, generator=generator) * spread
             if tensor.ndim == 2 and not tensor[0].any():
                 drawn[0] = 0.0  # the row of padding
             weights[name] = drawn if tensor.ndim == 2 else tensor + drawn

