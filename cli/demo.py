@@ -32,7 +32,7 @@ TRAINING: Final[dict[str, tuple[str, ...]]] = {
     # Enough for a good model within the demo's minutes; `longsight train` alone takes the full defaults.
     "tin": ("history_length=500", "epochs=2"),
     "din": ("history_length=100", "epochs=1"),
-    "diffumin": ("history_length=100", "epochs=1"),
+    "diffumin": ("history_length=200", "epochs=2"),
     "mean_pool": (),
     "popularity": (),
 }

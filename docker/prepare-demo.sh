@@ -10,7 +10,7 @@ set -eu
 [ -n "$TRAIN_FLAGS" ] || case "$MODEL" in
     tin) TRAIN_FLAGS="--set history_length=500 --set epochs=2" ;;
     din) TRAIN_FLAGS="--set history_length=100 --set epochs=1" ;;
-    diffumin) TRAIN_FLAGS="--set history_length=100 --set epochs=1" ;;
+    diffumin) TRAIN_FLAGS="--set history_length=200 --set epochs=2" ;;
 esac
 
 made() {
