@@ -57,8 +57,14 @@ ABLATIONS: Final = (
     diffumin("D by plain similarity", "d_a", {"diffusion": False, "routing": False}),
     diffumin("E: no short term", "e", {"short_term": "none"}),
     diffumin("D, no short term", "d_e", {"diffusion": False, "short_term": "none"}),
-    diffumin("short term sees the ad", "short_term_full", {"short_term": "full"}),
-    diffumin("short term history_only", "short_term_history", {"short_term": "history_only"}),
+    *(
+        diffumin(
+            f"short term {kind}, 2 layers",
+            f"short_term_{kind}_2",
+            {"short_term": kind, "short_term_layers": 2},
+        )
+        for kind in ("full", "history_only")
+    ),
     diffumin("paper_literal", "paper_literal", {"paper_literal": True}),
     diffumin("eps", "eps", {"parametrisation": "eps"}),
     diffumin("cosine", "cosine", {"schedule": "cosine"}),
@@ -164,8 +170,9 @@ def diversity_bars(alike: Mapping[str, Mapping[str, float]]) -> list[dict[str, A
     bars = []
     for kept in (FULL, VARIANT_D):
         routed = alike.get(kept.title)
-        known = plain is not None and routed is not None
-        value = plain["mean_absolute_cosine"] - routed["mean_absolute_cosine"] if known else None  # type: ignore[index]
+        value = None
+        if plain is not None and routed is not None:
+            value = plain["mean_absolute_cosine"] - routed["mean_absolute_cosine"]
         bars.append(bar(f"{kept.title}: mean |cos| of interests below ablation A's", value, ">", 0.0))
     return bars
 

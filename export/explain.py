@@ -25,9 +25,9 @@ from contract.bundle import EXPLAINED, GRAPH
 from contract.golden import GoldenRequest
 from contract.manifest import TensorSpec
 from contract.schema import Schema
-from export.explained_parity import WEIGHT, as_torch, check_explained
+from export.explained_parity import WEIGHT, check_explained
 from export.graph import OUTPUTS, ServedModel, check_graph, graph_inputs, trace
-from export.parity import Gaps
+from export.parity import Gaps, as_torch
 from export.verify import Session
 from training.models import CtrModel
 

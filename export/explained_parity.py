@@ -11,23 +11,15 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from contract.closeness import PICKED_GAP, Closeness
+from contract.closeness import Closeness
 from contract.encoder import Tensors
-from contract.errors import LongsightError
 from contract.golden import GoldenRequest
 from export.graph import ServedModel
-from export.parity import FP32_TOLERANCE, Gaps, stack
+from export.parity import FP32_TOLERANCE, TOGETHER, Gaps, as_torch, require_close, stack
 from export.verify import LOGIT, Session
 
 WEIGHT = "weight"
-
-_TOGETHER = 4  # requests of one mixed batch
-_NOTHING = "nothing was written; export with the versions of torch and onnxruntime in pyproject.toml"
-
-_PerRequest = Sequence[NDArray[np.float64]]
-"""`[N]` of every golden request: the largest difference of any of a candidate's weights."""
 
 
 def check_explained(
@@ -64,9 +56,13 @@ def check_explained(
         _differences(weight_1NL[0], torch_weights(served, request.tensors)[0])
         for weight_1NL, request in zip(alone, golden, strict=True)
     ]
-    _require_close(logits, golden, gaps, said="log-odds of explain.onnx and model.onnx")
-    _require_close(weights, golden, gaps, said="weights of explain.onnx and of torch")
-    _require_close(_in_company(explained, golden, alone), golden, gaps, said="weights in a batch and alone")
+    closeness = Closeness(FP32_TOLERANCE, hard_routing=gaps is not None)
+    for differences, said in (
+        (logits, "log-odds of explain.onnx and model.onnx differ by {}"),
+        (weights, "weights of explain.onnx and of torch differ by {}"),
+        (_in_company(explained, golden, alone), "weights in a batch and alone differ by {}"),
+    ):
+        require_close(differences, golden, gaps, closeness, said=said, anywhere=True)
     steady = np.concatenate(weights)
     return float(steady[steady <= FP32_TOLERANCE].max(initial=0.0))
 
@@ -80,39 +76,13 @@ def torch_weights(served: ServedModel, tensors: Tensors) -> NDArray[np.float32]:
     return weight
 
 
-def as_torch(served: ServedModel, tensors: Tensors) -> dict[str, Tensor]:
-    """Return what the model takes of an encoded request."""
-    return {name: torch.from_numpy(tensors[name]) for name in served.inputs}
-
-
-def _require_close(
-    differences: _PerRequest, golden: Sequence[GoldenRequest], gaps: Gaps | None, *, said: str
-) -> None:
-    """Raise LongsightError unless all differences are small, or few and where a pick hung on rounding."""
-    closeness, beyond = Closeness(FP32_TOLERANCE, hard_routing=gaps is not None), 0
-    for index, (difference_N, request) in enumerate(zip(differences, golden, strict=True)):
-        outside_N = closeness.beyond(difference_N)
-        beyond += int(outside_N.sum())
-        if outside_N.any() and (gaps is None or not float(gaps[index][outside_N].max()) < PICKED_GAP):
-            raise LongsightError(
-                f"golden request {index} ({request.about}): {said} differ by {difference_N.max():.3g}, more than "
-                f"{FP32_TOLERANCE:g}; {_NOTHING}"
-            )
-    total = sum(difference_N.size for difference_N in differences)
-    if beyond > closeness.share * total:
-        raise LongsightError(
-            f"golden requests: {said} differ by more than {FP32_TOLERANCE:g} for {beyond} of {total} candidates; "
-            f"{_NOTHING}"
-        )
-
-
 def _in_company(
     explained: Session, golden: Sequence[GoldenRequest], alone: Sequence[NDArray[np.float32]]
 ) -> list[NDArray[np.float64]]:
     """Return how far weights in padded batches are from those alone; padding has to weigh 0."""
     differences = []
-    for begin in range(0, len(golden), _TOGETHER):
-        some = slice(begin, begin + _TOGETHER)
+    for begin in range(0, len(golden), TOGETHER):
+        some = slice(begin, begin + TOGETHER)
         batch_UNL = explained.run(stack([request.tensors for request in golden[some]]))[WEIGHT]
         for row_NL, alone_1NL in zip(batch_UNL, alone[some], strict=True):
             _, count, length = alone_1NL.shape

@@ -25,10 +25,10 @@ class LossTerms:
 
     generator: torch.Generator
     """Of all the step's noise and draws, on the host; another for every step and process."""
-    valid_UN: Tensor  # noqa: N815
-    """Bool, false where a request has fewer than N candidates."""
-    user_U: Tensor  # noqa: N815
-    """Int64, equal for requests of one user."""
+    valid: Tensor
+    """`[U, N]` bool, false where a request has fewer than N candidates."""
+    user: Tensor
+    """`[U]` int64, equal for requests of one user."""
     terms: dict[str, Tensor] = field(default_factory=dict)
     """Scalars by name, each times its weight already: means over pairs, so that batches of any size compare."""
 

@@ -24,6 +24,7 @@ from training.models.embedding import FeatureEmbedding
 from training.models.features import FeatureSpec
 from training.models.head import AdBias, Head
 from training.models.masking import HistoryMask
+from training.models.softmax import log_sum_exp
 from training.models.temporal import TemporalCode, require_temporal
 
 
@@ -137,9 +138,6 @@ class Tin(CtrModel):
 
 
 def attention_mass(logit_UNL: Tensor, weight_UNL: Tensor, mask: HistoryMask) -> Tensor:
-    """Return `mass_UN1` = log mean_j exp(logit_j) over the behaviours; 0 for an empty history.
-
-    The largest logit minus the log of the largest weight is the log-sum-exp: no second pass of exponentials.
-    """
-    log_sum_UN = logit_UNL.amax(-1) - weight_UNL.amax(-1).log()
+    """Return `mass_UN1` = log mean_j exp(logit_j) over the behaviours; 0 for an empty history."""
+    log_sum_UN = log_sum_exp(logit_UNL.amax(-1), weight_UNL)
     return ((log_sum_UN - mask.log_count()) * mask.any).unsqueeze(-1)

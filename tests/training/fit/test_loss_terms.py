@@ -31,7 +31,7 @@ class Sized(Tin):
         if losses is not None:
             self.seen = losses
             self.drawn = torch.rand(3, generator=losses.generator)
-            size = logit_UN[losses.valid_UN].square().mean()
+            size = logit_UN[losses.valid].square().mean()
             losses.terms |= {"size": WEIGHT * size * self.factor, "none": torch.zeros(())}
         return logit_UN
 
@@ -87,8 +87,8 @@ def test_a_model_learns_whose_requests_it_sees():
     model = _model()
     (batch,) = _batches(model, 1)
     _step(model).step(batch)
-    assert model.seen.user_U.tolist() == [0, 0, 1, 1, 2, 2]
-    assert torch.equal(model.seen.valid_UN, torch.from_numpy(batch.valid))
+    assert model.seen.user.tolist() == [0, 0, 1, 1, 2, 2]
+    assert torch.equal(model.seen.valid, torch.from_numpy(batch.valid))
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

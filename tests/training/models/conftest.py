@@ -106,6 +106,12 @@ def _variant(request: pytest.FixtureRequest) -> CtrModel:
     return _built(*VARIANTS[request.param])
 
 
+@pytest.fixture(name="weighing", params=[name for name in VARIANTS if name != "popularity"])
+def _weighing(request: pytest.FixtureRequest) -> CtrModel:
+    """Build each variant of the models that weigh behaviours."""
+    return _built(*VARIANTS[request.param])
+
+
 def _built(name: str, config: Mapping[str, object]) -> CtrModel:
     torch.manual_seed(7)
     widths = {} if name == "popularity" else {"embedding_width": 8}

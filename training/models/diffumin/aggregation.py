@@ -15,14 +15,13 @@ a hard choice leaves out of the interest still adds to its strength.
 U requests, P channels of candidate ads (c N of them), L behaviours, D width.
 """
 
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from training.models.masking import MASKED, HistoryMask
-
-FLOOR: Final = 60.0
+from training.models.softmax import floored_softmax, log_sum_exp
 
 
 class Aggregate(NamedTuple):
@@ -57,32 +56,15 @@ def aggregate(
 
     """
     every_UPL = logit_UPL + mask.bias().unsqueeze(1)
-    share_UPL, highest_UP = softmax(every_UPL)
+    share_UPL, highest_UP = floored_softmax(every_UPL)
     mass_UP = (log_sum_exp(highest_UP, share_UPL) - mask.log_count()) * mask.any
     if how == "count":
         weight_UPL = kept_UPL / kept_UPL.sum(-1, keepdim=True).clamp(min=1.0)
     elif how == "score":
         weight_UPL = kept_UPL * score_UPL / mask.count.clamp(min=1.0).unsqueeze(-1)
     else:
-        weight_UPL, highest_UP = softmax(logit_UPL + (1 - kept_UPL) * MASKED)
+        weight_UPL, highest_UP = floored_softmax(logit_UPL + (1 - kept_UPL) * MASKED)
         any_UP1 = (highest_UP > MASKED / 2).float().unsqueeze(-1)
         # what is not kept has next to no weight; where nothing is, all weigh alike
         return Aggregate(torch.bmm(weight_UPL, k_ULD) * any_UP1, mass_UP, weight_UPL * kept_UPL)
     return Aggregate(torch.bmm(weight_UPL, k_ULD), mass_UP, weight_UPL)
-
-
-def softmax(logit_PL: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the softmax, nothing below e^-60 of the largest weight, and the largest logit `[P]`.
-
-    Exponentials of masked logits would be denormal numbers on their way to 0: many times slower on a CPU.
-    """
-    highest_P1 = logit_PL.amax(-1, keepdim=True)
-    return torch.softmax(torch.maximum(logit_PL, highest_P1 - FLOOR), dim=-1), highest_P1.squeeze(-1)
-
-
-def log_sum_exp(highest_P: Tensor, softmax_PL: Tensor) -> Tensor:
-    """Return the log-sum-exp `[P]` of logits, given the largest and their softmax.
-
-    It is the largest logit minus the log of the largest weight: no second pass of exponentials.
-    """
-    return highest_P - softmax_PL.amax(-1).log()

@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from training.models.diffumin.aggregation import log_sum_exp
 from training.models.diffumin.routing import first_of_equals
 from training.models.masking import MASKED
+from training.models.softmax import log_sum_exp
 from training.models.threads import side_by_side
 
 

@@ -133,16 +133,16 @@ class Diffumin(CtrModel):
     def _add_losses(self, interests: Interests, generated_UNcD: Tensor, losses: LossTerms) -> None:
         config = self.config
         assert isinstance(self.diffusion, Diffusion)
-        valid = int(losses.valid_UN.sum())
+        valid = int(losses.valid.sum())
         if not valid:
             return
-        place_P = draw_pairs(losses.valid_UN, math.ceil(config.denoised_share * valid), losses.generator)
+        place_P = draw_pairs(losses.valid, math.ceil(config.denoised_share * valid), losses.generator)
         r_PcD, o_PcD = (x.flatten(0, 1)[place_P].detach() for x in (interests.r, interests.o))
         loss = self.diffusion.loss(r_PcD, o_PcD, losses.generator)
         losses.terms["diffusion"] = config.diffusion_weight * loss
         if self.contrast is not None:
-            place_R = self.contrast.draw(losses.valid_UN, losses.generator)
+            place_R = self.contrast.draw(losses.valid, losses.generator)
             r_RcD, generated_RcD = (x.flatten(0, 1)[place_R] for x in (interests.r, generated_UNcD))
-            user_R = losses.user_U[place_R // losses.valid_UN.shape[1]]
+            user_R = losses.user[place_R // losses.valid.shape[1]]
             loss = self.contrast(r_RcD, generated_RcD, user_R)
             losses.terms["contrast"] = config.contrast_weight * loss

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from training.models.diffumin.config import DiffuminConfig
 from training.models.masking import MASKED
+from training.models.softmax import log_sum_exp
 
 NORM_EPS: Final = 1e-6
 _WIDER: Final = 3
@@ -113,7 +114,7 @@ class Layer(nn.Module):
         """Return what behaviours read of each other, `[P, H, K, d]`, and the log-sum-exp of their scores."""
         score_PHKK = self._scores(self._queries(x_PKD), x_PKD, bias_PK)
         weight_PHKK = torch.softmax(score_PHKK, dim=-1)
-        total_PHK1 = score_PHKK.amax(-1, keepdim=True) - weight_PHKK.amax(-1, keepdim=True).log()
+        total_PHK1 = log_sum_exp(score_PHKK.amax(-1), weight_PHKK).unsqueeze(-1)
         return weight_PHKK @ self._split(self.value(x_PKD)), total_PHK1
 
     def _queries(self, x_PTD: Tensor) -> Tensor:
@@ -144,7 +145,7 @@ def newest(k_ULD: Tensor, mask_UL: Tensor, most: int) -> tuple[Tensor, Tensor]:
 
     K is `most`, in eager code at most L; a graph, whose L is open, gathers `most` and repeats the first, invalid.
     """
-    if not (torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export()):
+    if not torch.compiler.is_exporting():
         return k_ULD[:, -most:], mask_UL[:, -most:].float()
     place_K = torch.arange(-most, 0, device=k_ULD.device) + k_ULD.shape[1]
     there_K = (place_K >= 0).float()
