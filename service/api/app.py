@@ -1,6 +1,6 @@
 """The routes: `/score` and its alias, the probes, the metrics, the documentation; a problem for everything else."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import orjson
@@ -10,6 +10,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from service.api import openapi
+from service.api.answered import Observer
 from service.api.docs import docs_page
 from service.api.envelope import REQUEST_ID, App, Envelope
 from service.api.problems import CONTENT_TYPE as PROBLEM
@@ -30,6 +31,7 @@ def build_app(
     version: str,
     max_body_bytes: int,
     default_deadline_ms: float,
+    observers: Sequence[Observer],
     clock: Callable[[], float],
 ) -> App:
     """Return the ASGI application.
@@ -40,6 +42,7 @@ def build_app(
         version: of the program, for the documentation.
         max_body_bytes: largest request body.
         default_deadline_ms: deadline of requests without one; 0 = none.
+        observers: told of every scoring answer; may grow later.
         clock: seconds; the clock of deadlines and stage times.
 
     """
@@ -51,6 +54,7 @@ def build_app(
         metrics,
         max_body_bytes=max_body_bytes,
         default_deadline_ms=default_deadline_ms,
+        observers=observers,
         clock=clock,
     )
     _add_score(app, score)

@@ -5,7 +5,7 @@ Counting happens after the answer is sent, so that the caller does not wait for 
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgpack
@@ -14,6 +14,7 @@ import orjson
 from contract.errors import InputError
 from contract.keys import text_of
 from service.api import requests
+from service.api.answered import Answered, Observer
 from service.api.body import Body
 from service.api.envelope import REQUEST_ID, Receive, Scope, Send, header_safe, send_bytes, send_problem
 from service.api.state import Served, ServiceState
@@ -44,6 +45,7 @@ class ScoreEndpoint:
         metrics: told how long reading and answering took.
         max_body_bytes: largest body.
         default_deadline_ms: for requests without one; 0 = none.
+        observers: told of every answer, once it is sent; may grow later.
         clock: seconds; the clock of deadlines and stage times.
 
     """
@@ -55,12 +57,14 @@ class ScoreEndpoint:
         *,
         max_body_bytes: int,
         default_deadline_ms: float,
+        observers: Sequence[Observer],
         clock: Callable[[], float],
     ) -> None:
         self._state = state
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
         self._default_deadline_ms = default_deadline_ms
+        self._observers = observers
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -92,6 +96,12 @@ class ScoreEndpoint:
         headers_out = ((b"server-timing", timing),)
         await send_bytes(send, 200, data, content_type=content_type, headers=headers_out)
         served.scorer.observe(answer)
+        if self._observers:
+            seconds = self._clock() - arrived_s
+            kind = headers.get(b"content-type", b"")
+            done = Answered(served, raw, kind, request, answer, scope[REQUEST_ID], seconds)
+            for observer in self._observers:
+                observer(done)
 
     def _read(
         self, served: Served, raw: bytes, headers: dict[bytes, bytes], arrived_s: float

@@ -21,6 +21,7 @@ import uvicorn
 import uvloop
 from prometheus_client import CollectorRegistry
 
+from service.api.answered import Observer
 from service.api.app import build_app
 from service.api.state import ServiceState
 from service.metrics import Metrics
@@ -76,6 +77,7 @@ class Worker:
         self._opened = asyncio.Event()
         self._state = ServiceState()
         self._metrics = Metrics(CollectorRegistry())
+        self._observers: list[Observer] = []
         self._server = _Server(self._uvicorn_config())
         self._parts: Parts | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -183,6 +185,7 @@ class Worker:
             version=_version(),
             max_body_bytes=settings.server.max_body_bytes,
             default_deadline_ms=settings.batching.deadline_ms,
+            observers=self._observers,
             clock=CLOCK,
         )
         return uvicorn.Config(
