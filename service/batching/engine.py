@@ -13,18 +13,14 @@ import contextlib
 import logging
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from service.batching import padding
-from service.batching.queue import Job, JobQueue, Limits, OwnRun, Part, Taken, Tensors
+from service.batching.queue import Job, JobQueue, Limits, OwnRun, Part, Run, Taken, Tensors
 from service.errors import DeadlineExceededError, InferenceError
-
-Run: TypeAlias = Callable[[Mapping[str, NDArray[Any]]], NDArray[np.float32]]
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +35,9 @@ class RunReport:
 
 
 class Engine:
-    """Runs jobs through the graph, sharing runs where that helps.
+    """Runs jobs through their graphs, sharing runs where that helps: one engine for all graphs of a worker.
 
     Args:
-        run: the graph: tensors of U requests in, `logit` [U, N] out; called from several threads at once.
         limits: what one run may hold.
         running: runs at the same time.
         prepared: runs joined ahead while others run.
@@ -54,7 +49,6 @@ class Engine:
 
     def __init__(
         self,
-        run: Run,
         *,
         limits: Limits,
         running: int,
@@ -64,12 +58,11 @@ class Engine:
         on_run: Callable[[RunReport], None],
         on_late: Callable[[], None],
     ) -> None:
-        self._run = run
         self._queue = JobQueue(limits)
         self._clock = clock
         self._on_run, self._on_late = on_run, on_late
         self._inline_s = inline_s
-        self._pace = _Pace()
+        self._paces: dict[Run, _Pace] = {}
         # without threads that prepare, the threads themselves are the limit
         self._permits = threading.Semaphore(running) if prepared else contextlib.nullcontext()
         self._wake = threading.Condition(threading.Lock())
@@ -99,21 +92,25 @@ class Engine:
         self,
         inputs: Tensors,
         *,
+        run: Run,
         candidates: int,
         length: int,
         deadline_s: float,
         alone: bool = False,
         own_run: OwnRun | None = None,
+        background: bool = False,
     ) -> Job:
         """Score one request's candidates; the job returned holds `logit_N` and when it ran.
 
         Args:
             inputs: see `Job`.
+            run: the graph; called from several threads at once, and shared by jobs whose runs are equal.
             candidates: N >= 1.
             length: L >= 1.
             deadline_s: reading of the clock; infinite = none.
             alone: no other request is in the worker.
             own_run: runs this job in the graph's place, in chunks and on the same threads as any.
+            background: run it only while nothing else waits.
 
         Raises:
             DeadlineExceededError: it passed before the scoring began.
@@ -122,6 +119,7 @@ class Engine:
         """
         assert self._loop is not None, "score before start: this is a bug"
         job = Job(
+            run=run,
             inputs=inputs,
             candidates=candidates,
             length=length,
@@ -129,14 +127,23 @@ class Engine:
             submitted_s=self._clock(),
             logit_N=np.empty(candidates, dtype=np.float32),
             own_run=own_run,
+            background=background,
         )
-        if alone and own_run is None and self._runs_inline(job):
+        if alone and own_run is None and not background and self._runs_inline(job):
             self._report(self._execute([Part(job, 0, candidates)]))
             if job.error is not None:
                 raise job.error
             return job
         await self._in_turn(job, self._loop.create_future())
         return job
+
+    def forget(self, run: Run) -> None:
+        """Drop what was learnt about a graph that will not run again."""
+        self._paces.pop(run, None)
+
+    def _pace(self, run: Run) -> "_Pace":
+        pace = self._paces.get(run)
+        return self._paces.setdefault(run, _Pace()) if pace is None else pace
 
     async def _in_turn(self, job: Job, waiter: "asyncio.Future[None]") -> None:
         job.waiter = waiter
@@ -153,7 +160,8 @@ class Engine:
         limits = self._queue.limits
         cells = job.candidates * job.length
         whole = job.candidates <= limits.chunk_candidates and cells <= limits.max_cells
-        return whole and self._clock() <= job.deadline_s and self._pace.expected_s(cells) <= self._inline_s
+        expected_s = self._pace(job.run).expected_s(cells)
+        return whole and self._clock() <= job.deadline_s and expected_s <= self._inline_s
 
     # ---------------------------------------------------------------- on the engine's threads
 
@@ -191,10 +199,10 @@ class Engine:
 
     def _execute_once(self, parts: Sequence[Part]) -> RunReport:
         inputs = padding.join(parts)
-        own_run = parts[0].job.own_run
+        run, own_run = parts[0].job.run, parts[0].job.own_run
         with self._permits:
             started_s = self._clock()
-            logit_UN = self._run(inputs) if own_run is None else own_run(inputs, parts[0].start)
+            logit_UN = run(inputs) if own_run is None else own_run(inputs, parts[0].start)
             ended_s = self._clock()
         padding.split(parts, logit_UN)
         longest = most = useful = candidates = 0
@@ -207,7 +215,7 @@ class Engine:
             candidates += count
         cells = len(parts) * longest * most
         if own_run is None:
-            self._pace.ran(cells, ended_s - started_s)
+            self._pace(run).ran(cells, ended_s - started_s)
         return RunReport(len(parts), candidates, 1 - useful / cells)
 
     # ---------------------------------------------------------------- on the event loop
@@ -252,4 +260,4 @@ class _Pace:
         self._typical_s[size] = seconds if math.isinf(known_s) else known_s + (seconds - known_s) / 8
 
 
-__all__ = ["Engine", "Job", "Limits", "RunReport"]
+__all__ = ["Engine", "Job", "Limits", "Run", "RunReport"]

@@ -16,6 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Tensors: TypeAlias = Mapping[str, NDArray[Any]]
+Run: TypeAlias = Callable[[Tensors], NDArray[np.float32]]
+"""A graph: tensors of U requests in, `logit_UN` out. Jobs of equal runs may share a call."""
+
 OwnRun: TypeAlias = Callable[[Tensors, int], NDArray[np.float32]]
 """Tensors of one request and its first candidate among them in, `logit_UN` out."""
 
@@ -28,6 +31,7 @@ class Job:
     """The candidates of one request on their way through the graph.
 
     Attributes:
+        run: the graph that scores it.
         inputs: one request's tensors: `history_*` [1, L], `user_*` [1], `ad_*` and `context_*` [1, N].
         candidates: N.
         length: L.
@@ -35,11 +39,13 @@ class Job:
         submitted_s, started_s, ended_s: readings of the clock; the latter two are 0 until it happened.
         logit_N: the answer, filled chunk by chunk.
         own_run: what runs it in the graph's place; such a job shares no run.
+        background: nobody waits for it; it runs while nothing else is there to run.
         error: why there is none.
         abandoned: its caller left.
 
     """
 
+    run: Run
     inputs: Tensors
     candidates: int
     length: int
@@ -47,6 +53,7 @@ class Job:
     submitted_s: float
     logit_N: NDArray[np.float32]  # noqa: N815 - shape suffix
     own_run: OwnRun | None = None
+    background: bool = False
     started_s: float = 0.0
     ended_s: float = 0.0
     error: Exception | None = None
@@ -93,32 +100,33 @@ class JobQueue:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self._jobs: deque[Job] = deque()
+        self._background: deque[Job] = deque()
 
     def __len__(self) -> int:
         """Return the number of jobs with candidates that wait."""
-        return len(self._jobs)
+        return len(self._jobs) + len(self._background)
 
     def push(self, job: Job) -> None:
         """Add a job behind all others."""
-        self._jobs.append(job)
+        (self._background if job.background else self._jobs).append(job)
 
     def take(self, now_s: float) -> Taken:
         """Remove and return the next run; without parts if nothing that is worth running waits."""
         taken = Taken()
-        head = self._next_live(now_s, taken)
-        if head is None:
-            return taken
-        taken.parts.append(self._cut(head))
-        if self.limits.max_requests > 1 and self._jobs and head.own_run is None:
-            self._add_company(now_s, taken)
-        for part in taken.parts:
-            if part.stop < part.job.candidates:
-                self._jobs.append(part.job)
+        for jobs in (self._jobs, self._background):
+            head = self._next_live(jobs, now_s, taken)
+            if head is None:
+                continue
+            taken.parts.append(self._cut(head))
+            if self.limits.max_requests > 1 and jobs and head.own_run is None:
+                self._add_company(jobs, now_s, taken)
+            jobs.extend(part.job for part in taken.parts if part.stop < part.job.candidates)
+            break
         return taken
 
-    def _next_live(self, now_s: float, taken: Taken) -> Job | None:
-        while self._jobs:
-            job = self._jobs.popleft()
+    def _next_live(self, jobs: deque[Job], now_s: float, taken: Taken) -> Job | None:
+        while jobs:
+            job = jobs.popleft()
             if self._is_live(job, now_s, taken):
                 return job
         return None
@@ -138,23 +146,25 @@ class JobQueue:
         job.taken = min(job.candidates, start + min(self.limits.chunk_candidates, affordable))
         return Part(job, start, job.taken)
 
-    def _add_company(self, now_s: float, taken: Taken) -> None:
-        longest, most = taken.parts[0].job.length, taken.parts[0].count
+    def _add_company(self, jobs: deque[Job], now_s: float, taken: Taken) -> None:
+        head = taken.parts[0].job
+        longest, most = head.length, taken.parts[0].count
         filled = longest * most
         passed_over: list[Job] = []
-        for _ in range(min(LOOK_AHEAD, len(self._jobs))):
+        for _ in range(min(LOOK_AHEAD, len(jobs))):
             if len(taken.parts) == self.limits.max_requests:
                 break
-            job = self._jobs.popleft()
+            job = jobs.popleft()
             if not self._is_live(job, now_s, taken):
                 continue
             count = min(job.candidates - job.taken, self.limits.chunk_candidates)
             longer, more = max(longest, job.length), max(most, count)
             cells = longer * more * (len(taken.parts) + 1)
             fill = (filled + job.length * count) / cells
-            if cells > self.limits.max_cells or fill < MIN_FILL or job.own_run is not None:
+            stranger = job.own_run is not None or job.run != head.run
+            if stranger or cells > self.limits.max_cells or fill < MIN_FILL:
                 passed_over.append(job)
                 continue
             taken.parts.append(self._cut(job))
             longest, most, filled = longer, more, filled + job.length * count
-        self._jobs.extendleft(reversed(passed_over))
+        jobs.extendleft(reversed(passed_over))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from contract import keys
 from contract.encoder import Encoder, Tensors
 from service.batching.admission import Admission
-from service.batching.engine import Engine, Job
+from service.batching.engine import Engine, Job, Run
 from service.errors import DeadlineExceededError, InferenceError, OverloadedError
 from service.history.result import History
 from service.metrics import Metrics
@@ -42,6 +42,7 @@ class Scorer:
 
     Args:
         encoder: of the bundle.
+        run: the graph of the bundle: one value for all requests, since it tells the engine which may share a call.
         inputs: the tensors that the graph takes.
         explainer: of the bundle; None = it has no explanations, and none may be asked for.
         histories: the store of histories.
@@ -57,6 +58,7 @@ class Scorer:
         self,
         *,
         encoder: Encoder,
+        run: Run,
         inputs: tuple[str, ...],
         explainer: Explainer | None,
         histories: Histories,
@@ -67,6 +69,7 @@ class Scorer:
         clock: Callable[[], float],
     ) -> None:
         self._encoder = RequestEncoder(encoder, ads)
+        self._run_graph = run
         self._inputs = inputs
         self._explainer = explainer
         self._histories = histories
@@ -168,6 +171,7 @@ class Scorer:
             )
         job = await self._engine.score(
             {name: tensors[name] for name in self._inputs},
+            run=self._run_graph,
             candidates=count,
             length=tensors["history_mask"].shape[1],
             deadline_s=request.deadline_s,

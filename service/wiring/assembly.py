@@ -114,10 +114,11 @@ def build(verified: Verified, settings: Settings, metrics: Metrics) -> Parts:
     )
 
     catalogue = Catalogue(settings.redis.url, encoder, connect_timeout_s=settings.redis.connect_timeout_s)
-    engine = _engine(graph, settings, metrics)
+    engine = _engine(settings, metrics)
     explainer = explainer_of(bundle, settings.runtime)
     scorer = Scorer(
         encoder=encoder,
+        run=graph.run,
         inputs=graph.inputs,
         explainer=explainer,
         histories=store,
@@ -151,7 +152,9 @@ async def warm(engine: Engine, verified: Verified, settings: Settings) -> None:
             for spec in manifest.inputs
         }
         for _ in range(threads_of(settings)):
-            await engine.score(inputs, candidates=candidates, length=length, deadline_s=float("inf"))
+            await engine.score(
+                inputs, run=verified.graph.run, candidates=candidates, length=length, deadline_s=float("inf")
+            )
 
 
 def threads_of(settings: Settings) -> int:
@@ -173,14 +176,13 @@ def limits_of(settings: Settings) -> Limits:
     )
 
 
-def _engine(graph: Graph, settings: Settings, metrics: Metrics) -> Engine:
+def _engine(settings: Settings, metrics: Metrics) -> Engine:
     def on_run(report: RunReport) -> None:
         metrics.batch_requests.observe(report.requests)
         metrics.batch_candidates.observe(report.candidates)
         metrics.padding_ratio.observe(report.padding_ratio)
 
     return Engine(
-        graph.run,
         limits=limits_of(settings),
         running=threads_of(settings),
         prepared=0 if settings.runtime.device == "cpu" else 1,

@@ -32,8 +32,8 @@ class Watched:
     def __init__(self, run=graph, *, limits=None, running=2, prepared=1, inline_s=0.0):
         self.reports = []
         self.late = 0
+        self.run = run
         self.engine = Engine(
-            run,
             limits=limits or Limits(max_requests=4, max_cells=100_000, chunk_candidates=64),
             running=running,
             prepared=prepared,
@@ -48,6 +48,7 @@ class Watched:
 
     async def score(self, ads, history=(1, 2), deadline_s=math.inf, **options):
         inputs = {"ad_x": np.array([ads]), "history_x": np.array([history])}
+        options = {"run": self.run, **options}
         job = await self.engine.score(
             inputs, candidates=len(ads), length=len(history), deadline_s=deadline_s, **options
         )
@@ -271,3 +272,46 @@ def test_admission_is_whole_or_not_at_all():
     admission.leave(6)
     admission.leave(4)
     assert (admission.inside, admission.requests) == (0, 0)
+
+
+async def test_one_engine_serves_several_graphs_each_with_its_own_answers():
+    def doubled(tensors):
+        return graph(tensors) * 2
+
+    async with running(limits=Limits(max_requests=8, max_cells=100_000, chunk_candidates=64)) as watched:
+        runs = [graph if ad % 2 else doubled for ad in range(50, 90)]
+        got = await asyncio.gather(
+            *(
+                watched.score([ad], run=run, background=ad % 3 == 0)
+                for ad, run in zip(range(50, 90), runs, strict=True)
+            )
+        )
+    assert got == [[ad + 3] if ad % 2 else [2 * ad + 6] for ad in range(50, 90)]
+
+
+async def test_a_job_in_the_background_never_runs_on_the_loop():
+    threads = []
+
+    def remember(tensors):
+        threads.append(threading.current_thread())
+        return graph(tensors)
+
+    async with running(remember, inline_s=1.0) as watched:
+        for background in (False, True, False):
+            assert await watched.score([1], alone=True, background=background) == [4]
+    assert [thread is threading.main_thread() for thread in threads] == [False, False, True]
+
+
+async def test_what_is_forgotten_has_to_be_learnt_again():
+    threads = []
+
+    def remember(tensors):
+        threads.append(threading.current_thread())
+        return graph(tensors)
+
+    async with running(remember, inline_s=1.0) as watched:
+        for _ in range(2):
+            await watched.score([1], alone=True)
+        watched.engine.forget(remember)
+        await watched.score([1], alone=True)
+    assert [thread is threading.main_thread() for thread in threads] == [False, True, False]

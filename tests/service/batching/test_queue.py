@@ -14,8 +14,10 @@ SOLO = Limits(max_requests=1, max_cells=10_000, chunk_candidates=100)
 SHARED = Limits(max_requests=8, max_cells=10_000, chunk_candidates=100)
 
 
-def job(candidates, length=10, deadline_s=math.inf):
+def job(candidates, length=10, deadline_s=math.inf, run=len, background=False):
     return Job(
+        run=run,
+        background=background,
         inputs={
             "history_x": np.arange(1, length + 1, dtype=np.int64)[None],
             "history_mask": np.ones((1, length), dtype=bool),
@@ -87,6 +89,25 @@ def test_a_run_that_would_be_mostly_padding_is_not_shared():
     for one in (short, long, other):
         queue.push(one)
     assert [[part.job for part in parts] for parts in drain(queue)] == [[short], [long, other]]
+
+
+def test_jobs_of_different_graphs_never_share_a_run():
+    queue = JobQueue(SHARED)
+    first, other, second = job(5), job(5, run=str), job(5)
+    for one in (first, other, second):
+        queue.push(one)
+    assert [[part.job for part in parts] for parts in drain(queue)] == [[first, second], [other]]
+
+
+def test_jobs_in_the_background_run_while_nothing_else_waits():
+    queue = JobQueue(SHARED)
+    behind, late = job(150, background=True), job(5)
+    queue.push(behind)
+    queue.push(late)
+    assert queue.take(0.0).parts[0].job is late
+    assert [part.count for part in queue.take(0.0).parts] == [100]
+    queue.push(late := job(5))
+    assert [[part.job for part in parts] for parts in drain(queue)] == [[late], [behind]]
 
 
 def test_a_big_request_lets_small_ones_pass_after_each_chunk():
