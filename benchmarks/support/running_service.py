@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -73,8 +73,13 @@ def prepared(bundle: Path | None, redis: str | None) -> Iterator[Prepared]:
 
 
 @contextlib.contextmanager
-def running(what: Prepared, *arguments: str) -> Iterator[Running]:
-    """Start `longsight serve` in a process of its own and yield it once it is ready."""
+def running(
+    what: Prepared, *arguments: str, environment: Mapping[str, str] | None = None
+) -> Iterator[Running]:
+    """Start `longsight serve` in a process of its own and yield it once it is ready.
+
+    `environment` comes on top of this process's: settings such as `LONGSIGHT_RUNTIME__THREADS`.
+    """
     port = free_port()
     command = [
         sys.executable,
@@ -88,7 +93,12 @@ def running(what: Prepared, *arguments: str) -> Iterator[Running]:
         str(port),
     ]
     started = time.perf_counter()
-    process = subprocess.Popen([*command, *arguments], cwd=ROOT, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [*command, *arguments],
+        cwd=ROOT,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, **(environment or {})},
+    )
     try:
         _wait_until_ready(process, port)
         yield Running(process, "127.0.0.1", port, time.perf_counter() - started)

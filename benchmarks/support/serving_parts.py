@@ -1,0 +1,63 @@
+"""What the parts of the serving benchmark share: the stand they measure on, and how the service can be set up."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from benchmarks.support.closed_loop import Load, Target, closed_loop
+from benchmarks.support.running_service import running
+from benchmarks.support.score_traffic import write_bodies, zipf_requests
+from benchmarks.support.serving_stand import Stand
+
+CONNECTIONS: Final = (1, 4, 16, 64)
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long things are measured."""
+
+    seconds: float = 5.0
+    """Of one run of the load generator."""
+    rounds: int = 3
+    """Turns in which compared things alternate."""
+    soak_s: float = 600.0
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One way to start the service."""
+
+    name: str
+    arguments: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+DEFAULT: Final = Setup("1 process")
+SETUPS: Final = (
+    DEFAULT,
+    Setup("1 process, 1 thread", (), {"LONGSIGHT_RUNTIME__THREADS": "1"}),
+    Setup("1 process, never inline", (), {"LONGSIGHT_BATCHING__INLINE_MS": "0"}),
+    Setup("2 workers", ("--workers", "2")),
+    Setup("2 workers, never inline", ("--workers", "2"), {"LONGSIGHT_BATCHING__INLINE_MS": "0"}),
+    Setup("2 workers, 2 threads", ("--workers", "2"), {"LONGSIGHT_RUNTIME__THREADS": "2"}),
+)
+
+
+@contextlib.contextmanager
+def service(stand: Stand, setup: Setup, *, bundle: str = "tin") -> Iterator[Target]:
+    """Start the service on a bundle of the stand; yields where JSON requests go."""
+    asked = zipf_requests(stand.sizes.users)
+    bodies = write_bodies(stand.folder / "bodies" / "json", [one.json() for one in asked])
+    with running(stand.prepared(bundle), *setup.arguments, environment=setup.environment) as ready:
+        url = f"http://{ready.host}:{ready.port}/score"
+        yield Target(url, bodies, {"service": ready.process.pid, "store": stand.store_pid})
+
+
+def loads(target: Target, effort: Effort, connections: tuple[int, ...] = CONNECTIONS) -> list[Load]:
+    """Load a target at each number of connections, and print a line for each."""
+    found = []
+    for number in connections:
+        found.append(closed_loop(target, connections=number, seconds=effort.seconds))
+        print(found[-1].line(), flush=True)
+    return found
