@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final
 
 import numpy as np
 import polars as pl
@@ -134,8 +134,8 @@ def stand(folder: Path, *, quick: bool) -> Iterator[Stand]:
             longsight("load", folder / "log", "--redis", url)
             done.write_text(json.dumps(asdict(sizes)))
         with contextlib.closing(redis.Redis.from_url(url, protocol=2)) as client:
-            information = cast("dict[str, Any]", client.info("server"))
-        yield Stand(folder, sizes, url, int(information["process_id"]))
+            store_pid = int(client.info("server")["process_id"])
+        yield Stand(folder, sizes, url, store_pid)
 
 
 def _fresh(manifest: Path) -> bool:
