@@ -11,6 +11,13 @@ A request, in the order in which it meets them:
   `CallerLeftError`        the caller hung up; nobody reads an answer
   `InferenceError`         the graph failed: a bug
 
+A change of the slots (`/models`):
+  `UnauthorizedError`      the admin token is missing or wrong, or none is set
+  `UnknownSlotError`       there is no slot of that name
+  `BundleRefusedError`     the bundle can't be served; what was served still is
+  `SlotConflictError`      another change is under way, or there is nothing to go back to
+  `SlotChangeError`        not all workers could change; what was served still is
+
 Starting: `SettingsError`, `DeviceError`, `StartError`. What HTTP makes of each stands in `service.api.problems`.
 """
 
@@ -57,6 +64,26 @@ class InvalidRequestError(ServiceError):
 
 class UnknownModelError(ServiceError):
     """The request names a model that this service does not serve."""
+
+
+class UnauthorizedError(ServiceError):
+    """The request lacks the admin token; the message says what to do."""
+
+
+class UnknownSlotError(ServiceError):
+    """There is no slot of that name."""
+
+
+class BundleRefusedError(ServiceError):
+    """The bundle is not there, does not hold what it promises, or does not fit the store; nothing has changed."""
+
+
+class SlotConflictError(ServiceError):
+    """Another change is under way, or the slot has nothing to go back to; nothing has changed."""
+
+
+class SlotChangeError(ServiceError):
+    """Not all workers changed in time, or one of them died; all serve what they served before."""
 
 
 class NotReadyError(ServiceError):

@@ -8,6 +8,7 @@ import orjson
 
 from service.errors import (
     BodyTooLargeError,
+    BundleRefusedError,
     DeadlineExceededError,
     InferenceError,
     InvalidRequestError,
@@ -15,7 +16,11 @@ from service.errors import (
     OverloadedError,
     RequestSyntaxError,
     ServiceError,
+    SlotChangeError,
+    SlotConflictError,
+    UnauthorizedError,
     UnknownModelError,
+    UnknownSlotError,
 )
 
 CONTENT_TYPE: Final = "application/problem+json"
@@ -23,12 +28,17 @@ CONTENT_TYPE: Final = "application/problem+json"
 # class -> status and the name that a program can branch on; whatever is not here is a bug, and 500
 STATUS: Final[Mapping[type[ServiceError], tuple[int, str]]] = {
     RequestSyntaxError: (400, "not-json"),
+    UnauthorizedError: (401, "unauthorized"),
     UnknownModelError: (404, "unknown-model"),
+    UnknownSlotError: (404, "unknown-slot"),
+    SlotConflictError: (409, "slot-conflict"),
     BodyTooLargeError: (413, "body-too-large"),
     InvalidRequestError: (422, "invalid-request"),
+    BundleRefusedError: (422, "bundle-refused"),
     OverloadedError: (429, "overloaded"),
     InferenceError: (500, "inference"),
     NotReadyError: (503, "not-ready"),
+    SlotChangeError: (503, "slots-not-changed"),
     DeadlineExceededError: (504, "deadline-exceeded"),
 }
 
@@ -45,7 +55,11 @@ def problem_of(error: BaseException, request_id: str) -> tuple[int, bytes, dict[
     more: dict[str, Any] = {}
     if isinstance(error, InvalidRequestError):
         more["errors"] = [{"where": item.where, "detail": item.what} for item in error.complaints]
-    headers = {"retry-after": str(error.retry_after_s)} if isinstance(error, OverloadedError) else {}
+    headers = {}
+    if isinstance(error, OverloadedError):
+        headers["retry-after"] = str(error.retry_after_s)
+    elif isinstance(error, UnauthorizedError):
+        headers["www-authenticate"] = "Bearer"
     return status, problem(status, request_id=request_id, detail=str(error), name=name, more=more), headers
 
 

@@ -4,9 +4,11 @@ Precedence: command line > environment (`LONGSIGHT_GROUP__NAME`) > TOML file (`[
 """
 
 from service.settings.groups import (
+    AuthSettings,
     BatchingSettings,
     BundleSettings,
     LogSettings,
+    ModelsSettings,
     RedisSettings,
     RuntimeSettings,
     ServerSettings,
@@ -17,9 +19,11 @@ from service.settings.loading import ENV_FILE, ENV_PREFIX, load_settings
 __all__ = [
     "ENV_FILE",
     "ENV_PREFIX",
+    "AuthSettings",
     "BatchingSettings",
     "BundleSettings",
     "LogSettings",
+    "ModelsSettings",
     "RedisSettings",
     "RuntimeSettings",
     "ServerSettings",

@@ -56,6 +56,38 @@ class BundleSettings(SettingsGroup):
     path: Path | None = Field(None, description="Folder of the bundle, as `longsight export` wrote it.")
 
 
+class ModelsSettings(SettingsGroup):
+    """Slots: which bundles may be put into them, and where it is kept what was."""
+
+    bundle_root: Path | None = Field(
+        None, description="Folder whose bundles `POST /models/*` may name; by default the one that holds `BUNDLE`."
+    )
+    state_dir: Path = Field(
+        Path(".longsight/models"),
+        description="Folder of `<port>.json`, which keeps what the slots hold over restarts; with port 0 nothing is.",
+    )
+    switch_timeout_s: float = Field(
+        120.0,
+        gt=0,
+        le=3600,
+        description="Longest time in which all workers verify, warm and switch; after it everything is as before.",
+    )
+    shadow_load: float = Field(
+        0.02,
+        gt=0,
+        le=1,
+        description="Largest share of a worker's time for its shadow; what does not fit is not scored by it.",
+    )
+
+
+class AuthSettings(SettingsGroup):
+    """Who may do what."""
+
+    admin_token: str = Field(
+        "", repr=False, description="What `POST /models/*` asks for as `Authorization: Bearer`; none = always 401."
+    )
+
+
 class RuntimeSettings(SettingsGroup):
     """Where the graph runs."""
 
@@ -146,6 +178,8 @@ class Settings(SettingsGroup):
 
     server: ServerSettings = Field(default_factory=ServerSettings)
     bundle: BundleSettings = Field(default_factory=BundleSettings)
+    models: ModelsSettings = Field(default_factory=ModelsSettings)
+    auth: AuthSettings = Field(default_factory=AuthSettings)
     runtime: RuntimeSettings = Field(default_factory=RuntimeSettings)
     redis: RedisSettings = Field(default_factory=RedisSettings)
     batching: BatchingSettings = Field(default_factory=BatchingSettings)
