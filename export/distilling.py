@@ -18,12 +18,12 @@ from export.golden_requests import golden_requests
 from export.graph import ServedModel, write_graph
 from export.verify import Session
 from training.distill import distilled
-from training.distill.verdict import WORST_GAUC
 from training.models import CtrModel
 from training.models.diffumin import Diffumin
 from training.models.diffumin.student import Student
 from training.run import Run
 from training.scoring import Progress
+from training.verdict import WORST_GAUC
 
 ROUNDS: Final = 30
 _WARM_UP: Final = 3

@@ -25,6 +25,42 @@ def inputs_of(batch: Batch) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(values) for name, values in batch.tensors.items()}
 
 
+def score_batches(
+    score: Callable[[Batch], NDArray[np.float32]],
+    source: BatchSource,
+    chosen: NDArray[np.int64],
+    *,
+    requests: int,
+    progress: Progress | None = None,
+    label: str = "scoring",
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return impression rows and what `score` gives them, ascending by row.
+
+    Args:
+        score: returns `logit_UN` of a batch.
+        source: cuts the batches, as they are served.
+        chosen: requests.
+        requests: most of a batch.
+        progress: called with (done, total, label).
+        label: what to report.
+
+    """
+    rows: list[NDArray[np.int64]] = [np.zeros(0, dtype=np.int64)]
+    logits: list[NDArray[np.float32]] = [np.zeros(0, dtype=np.float32)]
+    done = 0
+    for part in scoring_order(source, chosen, requests=requests):
+        batch = source.batch(part, serving=True)
+        logit_UN = score(batch)
+        rows.append(batch.row[batch.valid])
+        logits.append(logit_UN[batch.valid])
+        done += len(part)
+        if progress is not None:
+            progress(done, len(chosen), label)
+    row, logit = np.concatenate(rows), np.concatenate(logits)
+    order = np.argsort(row)
+    return row[order], logit[order]
+
+
 def score_requests(
     model: CtrModel,
     source: BatchSource,
@@ -37,28 +73,20 @@ def score_requests(
 
     Scores where the model's weights are.
     """
-    if not len(chosen):
-        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
     device = next(iter(model.state_dict().values())).device
-    rows: list[NDArray[np.int64]] = []
-    logits: list[NDArray[np.float32]] = []
+
+    def score(batch: Batch) -> NDArray[np.float32]:
+        logit_UN: NDArray[np.float32] = (
+            model({name: tensor.to(device) for name, tensor in inputs_of(batch).items()}).cpu().numpy()
+        )
+        return logit_UN
+
     was_training = model.training
     model.eval()
-    done = 0
     with torch.inference_mode():
-        for part in scoring_order(source, chosen, requests=_REQUESTS):
-            batch = source.batch(part, serving=True)
-            inputs = {name: tensor.to(device) for name, tensor in inputs_of(batch).items()}
-            logit_UN = model(inputs).cpu().numpy()
-            rows.append(batch.row[batch.valid])
-            logits.append(logit_UN[batch.valid])
-            done += len(part)
-            if progress is not None:
-                progress(done, len(chosen), label)
+        scored = score_batches(score, source, chosen, requests=_REQUESTS, progress=progress, label=label)
     model.train(was_training)
-    row, logit = np.concatenate(rows), np.concatenate(logits)
-    order = np.argsort(row)
-    return row[order], logit[order]
+    return scored
 
 
 def split_metrics(dataset: Dataset, rows: NDArray[np.int64], logit: NDArray[np.float32]) -> dict[str, Any]:

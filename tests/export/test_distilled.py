@@ -152,7 +152,7 @@ def test_the_next_export_uses_the_kept_student(
 
 def test_a_student_that_ranks_worse_is_told_of(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.rmtree(run / STUDENT)
-    monkeypatch.setattr("training.distill.verdict.WORST_GAUC", 1.0)
+    monkeypatch.setattr("training.verdict.WORST_GAUC", 1.0)
     monkeypatch.setattr(distilling, "latency", lambda *_: {})
     said: list[str] = []
     student, told = distilling.distill(Run.load(run), seed=0, report=lambda *_: None, say=said.append)

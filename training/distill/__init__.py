@@ -7,16 +7,16 @@ from typing import Any
 
 from contract.errors import LongsightError, RunError
 from training.batches import BatchSource
-from training.dataset import Dataset, SplitName
+from training.dataset import Dataset
 from training.distill.fit import fit_student, relative_error
 from training.distill.kept import Kept, UnfitError, keep, read_kept
 from training.distill.teacher import lessons, teacher_of, with_sampler
-from training.distill.verdict import judge
 from training.finish import calibrate
 from training.models.diffumin import Diffumin
 from training.provenance import provenance
 from training.run import STUDENT, Run
 from training.scoring import Progress, score_requests
+from training.verdict import judge, judged_split
 
 __all__ = ["Distilled", "distilled", "kept_student", "teacher_of"]
 
@@ -31,7 +31,7 @@ class Distilled:
     run: Run
     """As it was, but its model generates with the student, and calibration and metrics are those of that model."""
     report: dict[str, Any]
-    """See `training.distill.verdict`; and what `measure` added."""
+    """See `training.verdict`; and what `measure` added."""
     reused: bool
     """Whether the student was kept from an earlier time."""
 
@@ -125,13 +125,14 @@ def _distill(run: Run, teacher: Diffumin, *, seed: int, measure: Measure | None,
 def _judged(
     run: Run, twin: Run, dataset: Dataset, source: BatchSource, *, report: Progress
 ) -> dict[str, Any]:
-    split: SplitName = "test" if (dataset.requests["split"] == 2).any() else "validation"
+    split = judged_split(dataset)
     chosen = dataset.requests_of(split)
     logits = []
     for each, label in ((twin, "scoring with the student"), (run, "scoring with the teacher")):
         row, raw = score_requests(each.model, source, chosen, progress=report, label=label)
         logits.append(each.calibration.apply(raw))
-    return {"split": split, **judge(dataset, row, teacher=logits[1], student=logits[0])}
+    report_of = judge(dataset, row, first=logits[1], other=logits[0], names=("teacher", "student"))
+    return {"split": split, **report_of}
 
 
 def _with_student(run: Run, teacher: Diffumin, kept: Kept) -> Run:

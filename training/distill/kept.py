@@ -37,7 +37,7 @@ class Kept:
     metrics: dict[str, Any]
     """On validation, calibrated."""
     report: dict[str, Any]
-    """See `training.distill.verdict`."""
+    """See `training.verdict`."""
     seed: int
     seconds: float
     provenance: dict[str, Any]
