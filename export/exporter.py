@@ -21,6 +21,8 @@ from export.explain import explain
 from export.golden_requests import golden_requests
 from export.graph import OUTPUTS, ServedModel, graph_inputs, write_graph
 from export.parity import FP32_TOLERANCE, check_parity, routing_gaps, torch_logits
+from export.precision import PRECISIONS, Precision
+from export.reduction import Reduction, reduce
 from export.verify import Session
 from training.distill import teacher_of
 from training.run import Run
@@ -29,9 +31,8 @@ Progress = Callable[[int, int | None, str], None]
 Say = Callable[[str], object]
 
 _OWN: Final = (FOLDER, VOCABULARIES)
-PRECISIONS: Final = ("fp32",)
 DIFFUSIONS: Final = ("unrolled", "distilled")
-_STEPS: Final = 5
+_STEPS: Final = 6
 _PACKAGES: Final = ("onnx", "onnxruntime", "torch")
 
 
@@ -51,7 +52,7 @@ def export(
     Args:
         run: a run folder; the dataset it was trained on must still be where it was.
         bundle: the folder to write; an older bundle there is replaced whole once the new one is proven.
-        precision: of the graph's arithmetic; fp32.
+        precision: of the tables that the graph reads by row; fp16 and int8 stand behind a gate (`export.reduction`).
         diffusion: what generates the interests of a model that does: its sampler's steps, unrolled, or the one step of
             a student. The student is the one that `run` keeps, or is distilled now and kept there.
         seed: of the student, if one is distilled.
@@ -60,16 +61,16 @@ def export(
         now: the time in the version; by default the clock's.
 
     Raises:
-        InputError: another precision, a student for a model that generates no interests, or `bundle` is a folder that
+        InputError: no such precision, a student for a model that generates no interests, or `bundle` is a folder that
             is no bundle.
         RunError, DatasetError: the run or its dataset is missing or damaged.
-        LongsightError: onnxruntime and torch disagree on a golden request; nothing is left behind.
+        LongsightError: onnxruntime and torch disagree on a golden request, or the gate refuses the precision; nothing
+            is left behind.
 
     """
     started = time.perf_counter()
     report = progress or (lambda _done, _total, _label: None)
-    if precision not in PRECISIONS:
-        raise InputError(f"--precision {precision}: not available; available now: {', '.join(PRECISIONS)}")
+    wanted = _precision(precision)
     if diffusion not in DIFFUSIONS:
         raise InputError(f"--diffusion {diffusion}: no such way; there are {', '.join(DIFFUSIONS)}")
     report(0, _STEPS, "opening the run")
@@ -80,12 +81,19 @@ def export(
         found: dict[str, Any] = {}
         if diffusion == "distilled":
             opened, found = distill(opened, seed=seed, report=report, say=say or (lambda _line: None))
-        summary = _fill(folder, opened, report, now or datetime.now(UTC))
+        summary = _fill(folder, opened, wanted, report, now or datetime.now(UTC))
     report(_STEPS, _STEPS, "done")
     return {"bundle": str(bundle), **summary, **found, "seconds": time.perf_counter() - started}
 
 
-def _fill(folder: Path, run: Run, report: Progress, now: datetime) -> dict[str, Any]:
+def _precision(text: str) -> Precision:
+    for precision in PRECISIONS:
+        if precision == text:
+            return precision
+    raise InputError(f"--precision {text}: no such precision; there are {', '.join(PRECISIONS)}")
+
+
+def _fill(folder: Path, run: Run, precision: Precision, report: Progress, now: datetime) -> dict[str, Any]:
     """Write and prove a bundle in an empty folder."""
     served = ServedModel(run.model, run.calibration)
     report(1, _STEPS, "golden requests")
@@ -98,8 +106,22 @@ def _fill(folder: Path, run: Run, report: Progress, now: datetime) -> dict[str, 
     gaps = routing_gaps(served, golden)
     parity = check_parity(Session(folder / GRAPH), golden, tolerance=FP32_TOLERANCE, gaps=gaps)
     weights = explain(served, run.schema, folder, golden, gaps=gaps)
-    report(4, _STEPS, "checksums")
-    manifest = _manifest(run, served, folder, now, hard_routing=gaps is not None).write(folder)
+    reduced = None
+    if precision != "fp32":
+        report(4, _STEPS, "reducing the tables")
+        reduced = reduce(
+            folder,
+            run,
+            golden,
+            specs=graph_inputs(served, run.schema),
+            precision=precision,
+            hard_routing=gaps is not None,
+            report=report,
+        )
+    report(5, _STEPS, "checksums")
+    manifest = _manifest(run, served, folder, now, hard_routing=gaps is not None, reduced=reduced).write(
+        folder
+    )
     verify_encoding(Bundle.open(folder))
     return {
         "name": manifest.name,
@@ -112,6 +134,7 @@ def _fill(folder: Path, run: Run, report: Progress, now: datetime) -> dict[str, 
         "turned_picks": parity.turned_picks,
         "weight_difference": weights,
         "tolerance": manifest.tolerance,
+        **({} if reduced is None else reduced.told()),
         "bytes": sum((folder / file).stat().st_size for file in (*manifest.files, MANIFEST)),
     }
 
@@ -133,7 +156,15 @@ def _write_vocabularies(run: Run, folder: Path) -> None:
             shutil.copyfile(names, folder / names.name)
 
 
-def _manifest(run: Run, served: ServedModel, folder: Path, now: datetime, *, hard_routing: bool) -> Manifest:
+def _manifest(
+    run: Run,
+    served: ServedModel,
+    folder: Path,
+    now: datetime,
+    *,
+    hard_routing: bool,
+    reduced: Reduction | None,
+) -> Manifest:
     files = {
         path.relative_to(folder).as_posix(): sha256_file(path)
         for path in sorted(folder.rglob("*"))
@@ -143,19 +174,19 @@ def _manifest(run: Run, served: ServedModel, folder: Path, now: datetime, *, har
     return Manifest(
         name=run.model_name,
         version=f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{_content_hash(run, files)}",
-        precision="fp32",
+        precision="fp32" if reduced is None else reduced.precision,
         model=ModelSpec(name=run.model_name, config=run.config),
         diffusion=diffusion_of(run.model),
         history_length=run.history_length,
         history_lag_s=run.history_lag_s,
         inputs=graph_inputs(served, run.schema),
         outputs=OUTPUTS,
-        tolerance=FP32_TOLERANCE,
+        tolerance=FP32_TOLERANCE if reduced is None else reduced.tolerance,
         hard_routing=hard_routing,
         calibration=Calibration(a=run.calibration.a, b=run.calibration.b),
         sampling=run.sampling,
         transforms=transforms,
-        metrics=run.metrics,
+        metrics=run.metrics if reduced is None else run.metrics | {"reduction": reduced.report},
         provenance=run.provenance | {"export": _versions()},
         fingerprint=run.schema.fingerprint(),
         log_schema=run.schema.to_json(),

@@ -91,9 +91,7 @@ def check_parity(
     """
     closeness = Closeness(tolerance, hard_routing=gaps is not None)
     alone = [score_differences(session.logits, request) for request in golden]
-    together: list[NDArray[np.float64]] = []
-    for begin in range(0, len(golden), TOGETHER):
-        together += _in_company(session, golden[begin : begin + TOGETHER])
+    together = company_differences(session, golden)
     require_close(alone, golden, gaps, closeness, said="onnxruntime and torch differ by {} in log-odds")
     require_close(
         together,
@@ -157,6 +155,14 @@ def require_close(
             f"({said.format('so much')}), where picks of at most {closeness.share:.0%} may hang on rounding; "
             f"{_NOTHING}"
         )
+
+
+def company_differences(session: Session, golden: Sequence[GoldenRequest]) -> list[NDArray[np.float64]]:
+    """Return `[N]` differences of every request between a padded batch of a few and alone, both by this graph."""
+    differences: list[NDArray[np.float64]] = []
+    for begin in range(0, len(golden), TOGETHER):
+        differences += _in_company(session, golden[begin : begin + TOGETHER])
+    return differences
 
 
 def stack(requests: Sequence[Tensors]) -> Tensors:

@@ -11,6 +11,14 @@ from cli.output import JsonOption, show
 from cli.progress import progress
 
 
+class Precision(StrEnum):
+    """What a graph keeps its tables in."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+    int8 = "int8"
+
+
 class Diffusion(StrEnum):
     """What generates the interests of DiffuMIN in a graph."""
 
@@ -36,7 +44,13 @@ def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder made by `train`.", show_default=False)],
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder to write.", show_default=False)],
     *,
-    precision: Annotated[str, typer.Option(metavar="fp32", help="Of the graph's arithmetic.")] = "fp32",
+    precision: Annotated[
+        Precision,
+        typer.Option(
+            help="Of embeddings and ad biases; all else stays fp32. Refused where it costs quality on the test split: "
+            "GAUC may be lower by more than .002, or PCOC moves by more than .01."
+        ),
+    ] = Precision.fp32,
     diffusion: Annotated[
         Diffusion,
         typer.Option(
@@ -46,12 +60,12 @@ def export(
     ] = Diffusion.unrolled,
     as_json: JsonOption = False,
 ) -> None:
-    """Export a run to a bundle; nothing is left behind when the graph disagrees with the model."""
+    """Export a run to a bundle; nothing is left behind when the graph disagrees with the model, or is refused."""
     with extras("train"), progress() as report:
         from export.exporter import export as run_export
 
         result = run_export(
-            run, bundle, precision=precision, diffusion=diffusion.value, progress=report, say=_say
+            run, bundle, precision=precision.value, diffusion=diffusion.value, progress=report, say=_say
         )
     show(result, title=str(bundle), as_json=as_json)
 

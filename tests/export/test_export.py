@@ -196,10 +196,9 @@ def test_a_foreign_folder_is_refused_before_any_work(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "home").iterdir()] == ["thesis.txt"]
 
 
-@pytest.mark.parametrize("precision", ["fp16", "int8", "bf16"])
-def test_a_precision_that_is_not_available_is_refused_by_name(tmp_path: Path, precision: str) -> None:
-    with pytest.raises(InputError, match=f"{precision}: not available; available now: fp32"):
-        export(tmp_path, tmp_path / "bundle", precision=precision)
+def test_another_precision_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--precision bf16: no such precision; there are fp32, fp16, int8"):
+        export(tmp_path, tmp_path / "bundle", precision="bf16")
 
 
 def test_a_graph_that_disagrees_with_the_model_leaves_nothing(
