@@ -10,12 +10,13 @@ Shapes: U requests, L history steps, N candidates, R records.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from contract import keys
+from contract.age import age_buckets, buckets_of_floats
 from contract.errors import InputError, SchemaError
 from contract.records import Records, empty_records
 from contract.schema import LARGEST_NUMBER, Group, RawValue, Schema, SchemaField
@@ -23,9 +24,6 @@ from contract.vocabulary import Vocabulary, VocabularyStack
 
 Array: TypeAlias = NDArray[Any]
 Tensors: TypeAlias = dict[str, Array]
-
-AGE_ROWS: Final = 33  # 0 = padding, then 1 + floor(log2(age)) of ages up to 2^32 - 1 seconds: 1..32
-MAX_AGE_BUCKET: Final = AGE_ROWS - 1
 
 
 @dataclass(frozen=True)
@@ -83,6 +81,8 @@ class Encoder:
         self.vocabularies = dict(vocabularies)
         self.transforms = dict(transforms)
         self.history_length = history_length
+        self._whole_1L = np.ones((1, history_length), dtype=bool)
+        self._whole_1L.flags.writeable = False
         if missing := schema.vocabularies.keys() - self.vocabularies.keys():
             raise SchemaError(f"no vocabulary {min(missing)!r}; the schema names it")
         numeric = {f"{group}.{field.name}" for group, field in numeric_fields(schema)}
@@ -124,6 +124,12 @@ class Encoder:
 
     def behaviors(self, records: Records) -> Tensors:
         """Encode packed records `[R]`: one `[R]` array per behaviour field, plus int64 `action`, `timestamp`."""
+        columns = self._behavior_fields(records)
+        columns["action"] = records["action"].astype(np.int64)
+        columns["timestamp"] = records["timestamp"].astype(np.int64)
+        return columns
+
+    def _behavior_fields(self, records: Records) -> Tensors:
         columns: Tensors = {}
         if self._stack is not None:
             keys_FR = np.empty((len(self._looked_up), len(records)), dtype=np.uint64)
@@ -135,8 +141,6 @@ class Encoder:
                 columns[field.name] = self._encode(
                     "behavior", field, np.ascontiguousarray(records[field.name])
                 )
-        columns["action"] = records["action"].astype(np.int64)
-        columns["timestamp"] = records["timestamp"].astype(np.int64)
         return columns
 
     def assemble_history(
@@ -182,7 +186,7 @@ class Encoder:
     def history(self, records: Sequence[Records], times: Sequence[int]) -> Tensors:
         """Encode the histories of U requests (0 is fine), each the records strictly before its time, oldest first."""
         if len(records) == 1 and len(records[0]):
-            return self._lone_history(records[0], times[0])
+            return self.lone_history(records[0], times[0])
         lengths = np.array([len(part) for part in records], dtype=np.int64)
         ends = np.cumsum(lengths)
         joined = np.concatenate(list(records)) if len(records) else empty_records(self.schema)
@@ -192,13 +196,19 @@ class Encoder:
             self.behaviors(joined), ends - lengths, ends, np.asarray(times, dtype=np.int64)
         )
 
-    def _lone_history(self, records: Records, time: int) -> Tensors:
-        """Encode one history that is not empty: nothing is padded, so nothing is gathered."""
-        columns = self.behaviors(records[-self.history_length :])
-        age_L = age_buckets(time - columns.pop("timestamp"))
-        tensors = {f"history_{name}": column[None] for name, column in columns.items()}
-        tensors["history_age"] = age_L[None]
-        tensors["history_mask"] = np.ones((1, len(age_L)), dtype=bool)
+    def lone_history(self, records: Records, time: int, *, actions: bool = True) -> Tensors:
+        """Encode one history that is not empty: nothing is padded, so nothing is gathered.
+
+        `records` `[R]`, R > 0, are strictly before second `time`, oldest first. Returns what `assemble_history` does,
+        without `history_action` if not `actions`; `history_mask` may not be written to.
+        """
+        records = records[-self.history_length :]
+        tensors = {f"history_{name}": column[None] for name, column in self._behavior_fields(records).items()}
+        if actions:
+            tensors["history_action"] = records["action"].astype(np.int64)[None]
+        age_L = np.subtract(time, records["timestamp"], dtype=np.float64)
+        tensors["history_age"] = buckets_of_floats(age_L)[None]
+        tensors["history_mask"] = self._whole_1L[:, : len(records)]
         return tensors
 
     # ---------------------------------------------------------------- ads, users, context
@@ -262,13 +272,6 @@ def pack_values(place: str, field: SchemaField, values: Sequence[RawValue]) -> A
         except InputError as error:
             raise InputError(f"{place}: {error}") from error
     return np.array([_number(place, value) for value in values], dtype=np.float64)
-
-
-def age_buckets(age: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return `1 + floor(log2(max(1, age)))` on integers, capped; `age` in seconds, any shape."""
-    # frexp's exponent is the bit length of an integer below 2^53, exactly: no rounding at powers of two
-    bits = np.frexp(np.maximum(age, 1).astype(np.float64))[1]
-    return np.minimum(bits, MAX_AGE_BUCKET).astype(np.int64)
 
 
 def _number(place: str, value: RawValue) -> float:

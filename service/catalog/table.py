@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -16,6 +17,7 @@ from service.layout import unpack_ad
 logger = logging.getLogger(__name__)
 
 FIRST_ROWS: Final = 1024
+_UNKNOWN: Final = repeat(-1)
 
 AdId: TypeAlias = str | int
 Packed: TypeAlias = tuple[int, bytes]  # an ad's key and its features as stored
@@ -48,13 +50,13 @@ class AdTable:
         self._columns: dict[str, Array] = {
             name: np.empty(FIRST_ROWS, dtype=column.dtype) for name, column in encoder.ads([{}]).items()
         }
-        self._rows: dict[str, int] = {}  # id text -> row
+        self._rows: dict[AdId, int] = {}  # id -> row; an id in digits stands twice, as text and as number
         self._texts: dict[int, str] = {}  # key -> id text, to find the row of an ad that was deleted
         self._stored: list[bytes] = []  # row -> features as stored
         self._free: list[int] = []
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._texts)
 
     def columns_for(self, ids: Sequence[AdId]) -> AdColumns:
         """Return the encoded features of N ads.
@@ -64,7 +66,7 @@ class AdTable:
 
         """
         rows = self._rows
-        index = np.array([rows.get(ad if type(ad) is str else str(ad), -1) for ad in ids], dtype=np.int64)
+        index = np.fromiter(map(rows.get, ids, _UNKNOWN), dtype=np.int64, count=len(ids))
         missing = np.flatnonzero(index < 0)
         # take() wraps the -1 of an unknown ad to some row, which is overwritten below
         tensors: Tensors = {name: column.take(index) for name, column in self._columns.items()}
@@ -114,6 +116,8 @@ class AdTable:
         text = self._texts.pop(ad_key, None)
         if text is not None:
             row = self._rows.pop(text)
+            if (number := _number(text)) is not None:
+                del self._rows[number]
             self._stored[row] = b""
             self._free.append(row)
 
@@ -124,6 +128,8 @@ class AdTable:
             if row == len(self._stored):
                 self._stored.append(b"")
             self._rows[text] = row
+            if (number := _number(text)) is not None:
+                self._rows[number] = row
             self._texts[ad_key] = text
         self._stored[row] = stored
         return row
@@ -132,6 +138,17 @@ class AdTable:
         for name, column in self._columns.items():
             if rows > len(column):
                 self._columns[name] = np.resize(column, max(rows, 2 * len(column)))
+
+
+def _number(text: str) -> int | None:
+    """Return the integer whose decimal text this is, if there is one."""
+    if not text.isascii() or not text.removeprefix("-").isdigit():
+        return None
+    try:
+        number = int(text)
+    except ValueError:  # Python converts no more than 4,300 digits
+        return None
+    return number if str(number) == text else None
 
 
 def _complain(ad_key: int, error: Exception | str) -> None:

@@ -1,14 +1,15 @@
 """One connection to Redis for pipelined exchanges: bytes of many commands out, their replies back one by one.
 
-redis-py opens it (URL, password, TLS, database); above that its client classes are passed by, since they cost more per
-read than the read itself. Everything that can go wrong with the connection is a `LinkError`; a command that Redis
-refused is a value, so that one bad key does not spoil the others of its pipeline.
+redis-py opens it (URL, password, TLS, database); then the transport is taken over, since its client classes, streams
+and coroutines cost more per read than the read itself. Everything that can go wrong with the connection is a
+`LinkError`; a command that Redis refused is a value, so that one bad key does not spoil the others of its pipeline.
 """
 
 import asyncio
-import math
+from collections import deque
 from typing import Final
 
+import hiredis
 from redis.asyncio import Connection, ConnectionPool
 from redis.exceptions import RedisError, ResponseError
 
@@ -43,6 +44,7 @@ class Link:
         except ValueError as error:
             raise InputError(f"{without_password(url)}: not a Redis URL: {error}") from error
         self._connection: Connection | None = None
+        self._replies = _Replies()
 
     @property
     def connected(self) -> bool:
@@ -64,42 +66,93 @@ class Link:
             raise LinkError(
                 _one_line(error) or f"no connection within {self._connect_timeout_s} s"
             ) from error
+        writer = connection._writer  # noqa: SLF001 - nothing public leads to the transport
+        assert writer is not None, "connected without a writer: this is a bug of redis-py"
+        self._replies = _Replies()
+        self._replies.take_over(writer.transport)
         self._connection = connection
 
-    async def send(self, commands: bytes) -> None:
+    def send(self, commands: bytes) -> None:
         """Write packed commands (see `pack`).
 
         Raises:
             LinkError: the connection is gone.
 
         """
-        assert self._connection is not None
-        try:
-            await self._connection.send_packed_command(commands, check_health=False)
-        except (RedisError, OSError) as error:
-            raise LinkError(_one_line(error)) from error
+        self._replies.send(commands)
 
-    async def reply(self) -> object:
-        """Return the next reply (bytes, int, list or None), or the `ResponseError` that Redis answered with.
+    async def replies(self, count: int) -> list[object]:
+        """Return the next replies (bytes, int, list or None); a `ResponseError` stands for a command Redis refused.
 
         Raises:
             LinkError: the connection is gone.
 
         """
-        assert self._connection is not None
-        try:
-            # refused commands must not cost the connection: other requests wait behind them
-            return await self._connection.read_response(timeout=math.inf, disconnect_on_error=False)
-        except ResponseError as error:
-            return error
-        except (RedisError, OSError) as error:
-            raise LinkError(_one_line(error)) from error
+        return await self._replies.next(count)
 
     async def drop(self) -> None:
         """Close the connection, whatever its state; replies still on their way are lost with it."""
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.disconnect(nowait=True)
+
+
+class _Replies(asyncio.Protocol):
+    """Parses what arrives; one task at a time waits for the next replies."""
+
+    def __init__(self) -> None:
+        self._reader = hiredis.Reader(protocolError=LinkError, replyError=ResponseError)
+        self._parsed: deque[object] = deque()
+        self._transport: asyncio.WriteTransport | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._wanted = 0
+        self._lost = "the connection is closed"
+
+    def take_over(self, transport: asyncio.WriteTransport) -> None:
+        """Become the protocol of an open connection on which nothing is under way."""
+        self._transport = transport
+        transport.set_protocol(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell whoever waits."""
+        self._lose(_one_line(exc) if exc else "the store closed the connection")
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what has arrived, and wake who waits for that much."""
+        reader = self._reader
+        reader.feed(data)
+        try:
+            while (reply := reader.gets()) is not False:
+                self._parsed.append(reply)
+        except LinkError as error:
+            self._lose(_one_line(error))
+        if len(self._parsed) >= self._wanted:
+            self._notify()
+
+    def send(self, commands: bytes) -> None:
+        """Write; raises LinkError if the connection is gone."""
+        if self._transport is None:
+            raise LinkError(self._lost)
+        self._transport.write(commands)
+
+    async def next(self, count: int) -> list[object]:
+        """Return the next replies; raises LinkError if they can't come any more."""
+        while len(self._parsed) < count:
+            if self._transport is None:
+                raise LinkError(self._lost)
+            self._wanted = count
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        return [self._parsed.popleft() for _ in range(count)]
+
+    def _lose(self, why: str) -> None:
+        self._lost = why
+        self._transport = None
+        self._notify()
+
+    def _notify(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
 
 def pack(*arguments: bytes) -> bytes:

@@ -78,6 +78,7 @@ class Read:
     Attributes:
         expected: how many replies the last `commands` will bring.
         complaint: what was wrong with the value, if that is why it is unavailable.
+        timer: ends the wait for an answer.
 
     """
 
@@ -90,6 +91,7 @@ class Read:
         "answer",
         "complaint",
         "expected",
+        "timer",
         "user_key",
     )
 
@@ -105,6 +107,7 @@ class Read:
         self._lost = False
         self.expected = 0
         self.complaint = ""
+        self.timer: asyncio.TimerHandle | None = None
 
     def commands(self, layout: Layout) -> bytes:
         """Return the packed commands of the next round trip."""
@@ -147,6 +150,8 @@ class Read:
 
     def finish(self, history: History) -> None:
         """Answer, unless the caller has left or been answered already."""
+        if self.timer is not None:
+            self.timer.cancel()
         if not self.answer.done():
             self.answer.set_result(history)
 

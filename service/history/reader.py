@@ -106,8 +106,10 @@ class HistoryStore:
         self._down("the store's reader is closed")
         await self._link.drop()
 
-    async def fetch(self, user_key: int, at: int, deadline: float | None = None) -> History:
-        """Return the user's newest L records strictly before second `at` (less the lag), and the profile.
+    def fetch(self, user_key: int, at: int, deadline: float | None = None) -> asyncio.Future[History]:
+        """Ask for the user's newest L records strictly before second `at` (less the lag), and the profile.
+
+        A future rather than a coroutine: the read is on its way after one turn of the loop, without a task of its own.
 
         Args:
             user_key: the user's key; 0 = anonymous, who has neither.
@@ -115,22 +117,20 @@ class HistoryStore:
             deadline: on the store's clock; the answer comes by then, if only to say `timeout`.
 
         """
-        if user_key == ANONYMOUS:
-            return self._no_history("")
-        if self.state.breaker_open:
-            return self._no_history(self.state.error or "the store is late")
-        if self.layout is None and (self.state.ready or self.state.problem):
-            return self._no_history(self.state.problem)
-        wait_s = self._timeout_s if deadline is None else min(self._timeout_s, deadline - self._clock())
         loop = asyncio.get_running_loop()
         read = Read(self._plan, user_key, at, loop.create_future())
-        self._waiting.append(read)
-        self._work.set()
-        timer = loop.call_later(wait_s, read.fail, "timeout", "the store's answer is late")
-        try:
-            return await read.answer
-        finally:
-            timer.cancel()
+        if user_key == ANONYMOUS:
+            read.finish(self._no_history(""))
+        elif self.state.breaker_open:
+            read.finish(self._no_history(self.state.error or "the store is late"))
+        elif self.layout is None and (self.state.ready or self.state.problem):
+            read.finish(self._no_history(self.state.problem))
+        else:
+            wait_s = self._timeout_s if deadline is None else min(self._timeout_s, deadline - self._clock())
+            read.timer = loop.call_later(wait_s, read.fail, "timeout", "the store's answer is late")
+            self._waiting.append(read)
+            self._work.set()
+        return read.answer
 
     def _no_history(self, why: str) -> History:
         return History(self._plan.nothing, "unavailable" if why else "empty", detail=why)
@@ -185,8 +185,8 @@ class HistoryStore:
         began = self._clock()
         try:
             async with asyncio.timeout(self._stall_s):
-                await self._link.send(pack(b"HGETALL", META.encode()))
-                reply = await self._link.reply()
+                self._link.send(pack(b"HGETALL", META.encode()))
+                [reply] = await self._link.replies(1)
         except TimeoutError as error:
             raise LinkError(f"no answer within {self._stall_s} s") from error
         if not isinstance(reply, list):
@@ -229,9 +229,9 @@ class HistoryStore:
 
     async def _exchange(self, reads: list[Read], unfinished: deque[Read], layout: Layout) -> None:
         began = self._clock()
-        await self._link.send(b"".join([read.commands(layout) for read in reads]))
+        self._link.send(b"".join([read.commands(layout) for read in reads]))
         for number, read in enumerate(reads):
-            replies = [await self._link.reply() for _ in range(read.expected)]
+            replies = await self._link.replies(read.expected)
             if number == 0:
                 # the first reply tells how the store does; later ones also wait for our own reading
                 late = self._clock() - began > self._timeout_s

@@ -1,6 +1,6 @@
 """From one request to the tensors of the graph, in two parts: what the candidates say needs no history."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -41,11 +41,13 @@ class RequestEncoder:
     Args:
         encoder: of the bundle.
         ads: the catalogue.
+        inputs: the tensors that the graph takes; others need not be made.
 
     """
 
-    def __init__(self, encoder: Encoder, ads: Ads) -> None:
+    def __init__(self, encoder: Encoder, ads: Ads, *, inputs: Collection[str]) -> None:
         self._encoder = encoder
+        self._needs_actions = "history_action" in inputs
         self._ads = ads
         self._features = RequestFeatures(encoder)
         self._has_profile = bool(encoder.schema.user)
@@ -61,7 +63,12 @@ class RequestEncoder:
 
     def user(self, request: ScoreRequest, history: History) -> Tensors:
         """Return `history_*` [1, L] and `user_<field>` [1]."""
-        tensors = self._encoder.history([history.records], [request.timestamp])
+        if len(history.records):
+            tensors = self._encoder.lone_history(
+                history.records, request.timestamp, actions=self._needs_actions
+            )
+        else:
+            tensors = self._encoder.history([history.records], [request.timestamp])
         if self._has_profile:
             profile: dict[str, RawValue] = {"user_id": request.user_id, **history.profile}
             tensors |= self._features.user(profile)

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract import keys
-from contract.encoder import Encoder, Transform, age_buckets
+from contract.age import age_buckets
+from contract.encoder import Encoder, Transform
 from contract.errors import InputError, SchemaError
 from contract.records import Records, empty_records
 from contract.schema import Schema

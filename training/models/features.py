@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, Self
 
-from contract.encoder import AGE_ROWS
+from contract.age import AGE_ROWS
 from contract.schema import Group, Schema, SchemaField
 
 

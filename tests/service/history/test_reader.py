@@ -151,9 +151,9 @@ async def test_what_waits_shares_round_trips(server, monkeypatch):
         sent = []
         send = store._link.send
 
-        async def counting(commands: bytes) -> None:
+        def counting(commands: bytes) -> None:
             sent.append(commands.count(b"GETRANGE"))
-            await send(commands)
+            send(commands)
 
         monkeypatch.setattr(store._link, "send", counting)
         histories = await asyncio.gather(*[store.fetch(key(f"u{i}"), LATE) for i in range(100)])
@@ -236,13 +236,13 @@ async def test_a_server_that_hangs_soon_costs_nobody_his_timeout(own_server):
 async def test_a_server_that_is_always_late_opens_the_breaker(own_server, monkeypatch):
     write(own_server, {"u": records([5])})
     async with opened(own_server, timeout_s=0.02) as store:
-        reply = store._link.reply
+        replies = store._link.replies
 
-        async def slow_reply() -> object:
+        async def slow_replies(count: int) -> list[object]:
             await asyncio.sleep(0.03)
-            return await reply()
+            return await replies(count)
 
-        monkeypatch.setattr(store._link, "reply", slow_reply)
+        monkeypatch.setattr(store._link, "replies", slow_replies)
         statuses = []
         while not store.state.breaker_open:
             statuses.append((await store.fetch(key("u"), LATE)).status)
@@ -260,7 +260,7 @@ async def test_a_killed_server_fails_what_waits_and_is_found_again(own_server):
     states = []
     async with opened(own_server, timeout_s=1.0, on_state=states.append) as store:
         own_server.client.client_pause(5000)
-        waiting = [asyncio.create_task(store.fetch(key("u"), LATE)) for _ in range(20)]
+        waiting = [asyncio.ensure_future(store.fetch(key("u"), LATE)) for _ in range(20)]
         await asyncio.sleep(0.05)
         await asyncio.to_thread(own_server.kill)
         assert {(await read).status for read in waiting} == {"unavailable"}
@@ -285,7 +285,7 @@ async def test_a_lost_connection_is_replaced_within_the_request(server):
 async def test_a_caller_who_leaves_disturbs_nobody(server):
     write(server, {f"u{i}": records([i + 1]) for i in range(30)})
     async with opened(server) as store:
-        reads = [asyncio.create_task(store.fetch(key(f"u{i}"), LATE)) for i in range(30)]
+        reads = [asyncio.ensure_future(store.fetch(key(f"u{i}"), LATE)) for i in range(30)]
         await asyncio.sleep(0)
         for read in reads[::3]:
             read.cancel()
@@ -337,7 +337,7 @@ async def test_closing_answers_what_waits(own_server):
     write(own_server, {"u": records([5])})
     async with opened(own_server, timeout_s=5.0) as store:
         own_server.client.client_pause(300)
-        waiting = asyncio.create_task(store.fetch(key("u"), LATE))
+        waiting = asyncio.ensure_future(store.fetch(key("u"), LATE))
         await asyncio.sleep(0.02)
         await store.close()
         assert (await waiting).status == "unavailable"

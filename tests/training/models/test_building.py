@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from contract.encoder import AGE_ROWS
+from contract.age import AGE_ROWS
 from contract.errors import InputError
 from contract.schema import Schema
 from training.models import MODEL_NAMES, build_model, default_config
