@@ -24,6 +24,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 STAGES: Final = ("parse", "history", "encode", "queue", "infer", "respond")
 SHED_REASONS: Final = ("queue_full", "deadline", "caller_left")
 HISTORY_STATUSES: Final = ("hit", "empty", "timeout", "unavailable")
+CAPTURED: Final = ("sample", "slow", "over_limit", "queue_full", "failed")
 ROUTES: Final = ("/score", "/livez", "/readyz", "/metrics", "/docs", "/openapi.json", "/", "other")
 MULTIPROCESS: Final = "PROMETHEUS_MULTIPROC_DIR"
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -103,6 +104,10 @@ class Metrics:
         self.stage_seconds = {stage: stages.labels(stage) for stage in STAGES}
         shed = self._counter("shed_total", "Scoring requests given up unscored, by reason.", ("reason",))
         self.shed = {reason: shed.labels(reason) for reason in SHED_REASONS}
+        captured = self._counter(
+            "captured_total", "Requests kept in a file, by why; or that were not, by why not.", ("result",)
+        )
+        self.captured = {result: captured.labels(result) for result in CAPTURED}
         self._answers: dict[tuple[str, int], Counter] = {}
 
     def _declare_engine(self) -> None:

@@ -60,7 +60,8 @@ class ModelsSettings(SettingsGroup):
     """Slots: which bundles may be put into them, and where it is kept what was."""
 
     bundle_root: Path | None = Field(
-        None, description="Folder whose bundles `POST /models/*` may name; by default the one that holds `BUNDLE`."
+        None,
+        description="Folder whose bundles `POST /models/*` may name; by default the one that holds `BUNDLE`.",
     )
     state_dir: Path = Field(
         Path(".longsight/models"),
@@ -84,7 +85,9 @@ class AuthSettings(SettingsGroup):
     """Who may do what."""
 
     admin_token: str = Field(
-        "", repr=False, description="What `POST /models/*` asks for as `Authorization: Bearer`; none = always 401."
+        "",
+        repr=False,
+        description="What `POST /models/*` asks for as `Authorization: Bearer`; none = always 401.",
     )
 
 
@@ -167,6 +170,33 @@ class BatchingSettings(SettingsGroup):
     )
 
 
+class CaptureSettings(SettingsGroup):
+    """Which scored requests are kept in a file, for `longsight replay-capture`."""
+
+    path: Path | None = Field(
+        None,
+        description="File of kept requests, of the first worker; others add -2, -3, ... None = none are kept.",
+    )
+    sample: float = Field(0.01, ge=0, le=1, description="Share of the requests that is kept; 0 = no sample.")
+    slow_ms: float = Field(
+        0.0,
+        ge=0,
+        le=600_000,
+        description="Requests that took longer are kept in any case; 0 = none is slow.",
+    )
+    per_second: int = Field(
+        100,
+        ge=0,
+        description="Most requests that one worker keeps in one second, slow ones included; 0 = no limit.",
+    )
+    max_bytes: int = Field(
+        64 << 20, ge=1 << 16, description="A file is closed, and the next begun, before it is larger."
+    )
+    files: int = Field(
+        4, ge=2, le=1000, description="Files that one worker keeps, the live one included; the oldest goes."
+    )
+
+
 class LogSettings(SettingsGroup):
     """What is written to standard error."""
 
@@ -183,6 +213,7 @@ class Settings(SettingsGroup):
     runtime: RuntimeSettings = Field(default_factory=RuntimeSettings)
     redis: RedisSettings = Field(default_factory=RedisSettings)
     batching: BatchingSettings = Field(default_factory=BatchingSettings)
+    capture: CaptureSettings = Field(default_factory=CaptureSettings)
     log: LogSettings = Field(default_factory=LogSettings)
 
     @model_validator(mode="after")
@@ -191,5 +222,10 @@ class Settings(SettingsGroup):
             raise ValueError(
                 f"batching.max_queued_candidates ({self.batching.max_queued_candidates}) is less than "
                 f"server.max_candidates ({self.server.max_candidates}): the largest request would never be let in"
+            )
+        if self.capture.path is not None and not (self.capture.sample or self.capture.slow_ms):
+            raise ValueError(
+                f"capture.path ({self.capture.path}) is given, but capture.sample and capture.slow_ms are 0: "
+                "no request would ever be kept"
             )
         return self
