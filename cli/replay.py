@@ -95,6 +95,7 @@ class Tally:
             "worst": self.worst,
             "tolerance": self.closeness.tolerance,
             "hard_routing": self.closeness.hard_routing,
+            "farthest": self.closeness.farthest,
             "beyond_tolerance": int(self.closeness.beyond(difference).sum()),
             "seconds": seconds,
             "ok": some and self.closeness.holds(difference),
@@ -123,7 +124,7 @@ def replay(
     pairs, context = read_pairs(log, predictions)
     logged = count_requests(pairs)
     total = logged if limit is None else min(limit, logged)
-    tally = Tally(Closeness(TOLERANCE, hard_routing=_hard_routing(url)))
+    tally = Tally(_closeness(url))
     began = time.perf_counter()
     # The connections close before the pool waits for its threads: an interrupt then ends them too.
     with ThreadPoolExecutor(CONNECTIONS) as pool, _connections(url) as connections:
@@ -153,15 +154,22 @@ def differences(served: NDArray[np.float64], offline: NDArray[np.float64]) -> ND
     return np.where(beyond, 0.0, np.abs(served - offline))
 
 
-def _hard_routing(url: str) -> bool:
-    """Ask the service whether the model it serves picks; a service that does not say so serves none that does."""
+def _closeness(url: str) -> Closeness:
+    """Ask the service how close the model it serves is to its run; one that does not say so is held to `TOLERANCE`."""
     client = Client(url)
     try:
         _, body = client.get("/readyz")
     finally:
         client.close()
     model = body.get("model") if isinstance(body, dict) else None
-    return isinstance(model, dict) and model.get("hard_routing") is True
+    said = model if isinstance(model, dict) else {}
+    tolerance, farthest = (
+        float(value) if isinstance(value := said.get(name), int | float) else 0.0
+        for name in ("tolerance", "farthest")
+    )
+    return Closeness(
+        max(TOLERANCE, tolerance), hard_routing=said.get("hard_routing") is True, measured=farthest
+    )
 
 
 class _Connections:

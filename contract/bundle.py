@@ -25,6 +25,9 @@ from contract.vocabulary import NameTable, Vocabulary
 GRAPH: Final = "model.onnx"
 EXPLAINED: Final = "explain.onnx"
 VOCABULARIES: Final = "vocabularies"
+LEAST_PAIRS: Final = "pieces.least_pairs"
+"""An initializer, int64 [1], of graphs that do their ads in pieces: how many pairs of an ad and a behaviour a piece
+holds at least. Whoever runs the graph may override it, up to 2^40: then one piece holds all."""
 
 
 class Bundle:
@@ -160,6 +163,7 @@ def show(path: Path) -> dict[str, Any]:
         "outputs",
         "tolerance",
         "hard_routing",
+        "farthest",
         "sampling",
         "metrics",
         "provenance",

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError
 
+from contract.closeness import Closeness
 from contract.encoder import Transform
 from contract.errors import BundleError
 from contract.schema import Group, Schema
@@ -92,7 +93,9 @@ class Manifest(_Frozen):
     version: str = Field(
         pattern=r"^\d{8}T\d{6}Z-[0-9a-f]{6}$", description="UTC time of export, content hash."
     )
-    precision: Literal["fp32", "fp16", "int8"]
+    precision: Literal["fp32", "fp16", "int8"] = Field(
+        description="Of the tables that the graph reads by row."
+    )
     model: ModelSpec
     diffusion: DiffusionSpec | None = Field(None, description="None: the model generates no interests.")
     history_length: int = Field(ge=1, description="L: the newest behaviours the graph is fed.")
@@ -101,6 +104,11 @@ class Manifest(_Frozen):
     outputs: tuple[TensorSpec, ...]
     tolerance: float = Field(gt=0, description="Largest difference in log-odds on the golden requests.")
     hard_routing: bool = Field(description="The model picks by argmax: rounding may move a few scores far.")
+    farthest: float | None = Field(
+        None,
+        gt=0,
+        description="Largest difference in log-odds from the run's own scores; None: that of rounding.",
+    )
     calibration: Calibration
     sampling: dict[str, JsonValue] = Field(description="How the impressions of the log were sampled.")
     transforms: dict[str, FittedTransform] = Field(description='Numeric fields by "<group>.<field>".')
@@ -134,6 +142,11 @@ class Manifest(_Frozen):
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             raise BundleError(f"{path}: {where}: {first['msg']}") from error
+
+    @property
+    def closeness(self) -> Closeness:
+        """How close the scores of the graph are to those that the run gives offline."""
+        return Closeness(self.tolerance, hard_routing=self.hard_routing, measured=self.farthest or 0.0)
 
     def write(self, folder: Path) -> Self:
         """Write `manifest.json` into a folder and return the manifest with its digest."""

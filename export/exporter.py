@@ -183,6 +183,7 @@ def _manifest(
         outputs=OUTPUTS,
         tolerance=FP32_TOLERANCE if reduced is None else reduced.tolerance,
         hard_routing=hard_routing,
+        farthest=None if reduced is None else reduced.farthest,
         calibration=Calibration(a=run.calibration.a, b=run.calibration.b),
         sampling=run.sampling,
         transforms=transforms,

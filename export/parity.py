@@ -59,7 +59,7 @@ def torch_logits(served: ServedModel, tensors: Tensors) -> NDArray[np.float32]:
 
 def as_torch(served: ServedModel, tensors: Tensors) -> dict[str, Tensor]:
     """Return what the model takes of an encoded request."""
-    return {name: torch.from_numpy(tensors[name]) for name in served.inputs}
+    return {name: torch.tensor(tensors[name]) for name in served.inputs}  # a copy: some can't be written to
 
 
 def routing_gaps(served: ServedModel, golden: Sequence[GoldenRequest]) -> Gaps | None:

@@ -46,6 +46,8 @@ class Reduction:
     """Twice the largest difference in log-odds from fp32 on the golden requests, at least that of fp32."""
     alone: float
     """That largest difference."""
+    farthest: float
+    """The largest difference of any impression that the gate judged, with room for what fp32 may differ from torch."""
     weights: float | None
     """The largest difference of a weight of `explain.onnx`; None: there are no weights."""
     report: dict[str, Any]
@@ -106,7 +108,14 @@ def reduce(
     del first, other  # their weights are mapped from the files
     shutil.rmtree(plain)
     require_quality(found, precision)
-    return Reduction(precision, max(FP32_TOLERANCE, 2 * alone), alone, weights, {**asdict(tables), **found})
+    return Reduction(
+        precision,
+        tolerance=max(FP32_TOLERANCE, 2 * alone),
+        alone=alone,
+        farthest=found["log_odds_difference"]["max"] + FP32_TOLERANCE,
+        weights=weights,
+        report={**asdict(tables), **found},
+    )
 
 
 def require_quality(found: dict[str, Any], precision: str) -> None:

@@ -80,7 +80,8 @@ def replay(
     """Send logged requests through a running service; compare its log-odds with the offline ones.
 
     Exit 1 if any differs by more than 1e-4; of a model that picks by argmax, such as diffumin, 1 % of the scores
-    may differ by up to 0.05. The service must hold this log's histories (`longsight load`).
+    may differ by up to 0.05, and of a bundle of reduced precision as far as its export found. The service must hold
+    this log's histories (`longsight load`).
     """
     with extras("train"), progress() as report:
         from cli.replay import replay as run_replay
@@ -91,7 +92,9 @@ def replay(
     if not result["compared"]:
         raise SkewError(f"none of {result['impressions']} impressions could be compared: {result['history']}")
     if not result["ok"]:
-        closeness = Closeness(result["tolerance"], hard_routing=result["hard_routing"])
+        closeness = Closeness(
+            result["tolerance"], hard_routing=result["hard_routing"], measured=result["farthest"]
+        )
         raise SkewError(
             f"log-odds differ by up to {result['difference']['max']:.3g} (allowed {closeness}), "
             f"{result['beyond_tolerance']} of {result['compared']} by more than {result['tolerance']:g}, "

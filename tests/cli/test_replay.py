@@ -58,7 +58,14 @@ def test_a_skewed_score_fails_and_is_named(log, predictions, service: Recorder, 
     assert captured.err.splitlines()[-1].startswith("error: log-odds differ by up to 0.0003 ")
 
 
-def replay_many(log: Path, service: Recorder, *, off: dict[int, float], picks: bool) -> int:
+def replay_many(
+    log: Path,
+    service: Recorder,
+    *,
+    off: dict[int, float],
+    picks: bool = False,
+    said: dict[str, float] | None = None,
+) -> int:
     """Replay 150 impressions, of which one is less than 1 %; `off` by so much at these places."""
     rows = pl.DataFrame(
         {
@@ -82,7 +89,10 @@ def replay_many(log: Path, service: Recorder, *, off: dict[int, float], picks: b
     for place, by in off.items():
         served[place] += by
     service.answer = answer_of({"r1": served.tolist()})
-    service.ready = {"ready": True, "model": {"name": "diffumin", "version": "v1", "hard_routing": picks}}
+    service.ready = {
+        "ready": True,
+        "model": {"name": "m", "version": "v1", "hard_routing": picks, **(said or {})},
+    }
     return replay(log, service.url, path)
 
 
@@ -103,6 +113,25 @@ def test_more_than_that_is_skew(log, service: Recorder, capsys, picks, off):
     result = json.loads(captured.out.splitlines()[-1])
     assert (result["hard_routing"], result["beyond_tolerance"], result["ok"]) == (picks, len(off), False)
     assert f"{len(off)} of 150 by more than 0.0001" in captured.err.splitlines()[-1]
+
+
+ROUNDED = {"tolerance": 2e-3, "farthest": 3e-3}
+
+
+def test_scores_of_a_bundle_of_reduced_precision_may_be_as_far_as_export_found(
+    log, service: Recorder, capsys
+):
+    off = {10: 2.9e-3, **dict.fromkeys(range(20, 150), 1.9e-3)}
+    assert replay_many(log, service, off=off, said=ROUNDED) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (result["tolerance"], result["farthest"], result["beyond_tolerance"]) == (2e-3, 3e-3, 1)
+    assert replay_many(log, service, off=off, said={"tolerance": 1e-5, "farthest": 1e-5}) == 1
+
+
+@pytest.mark.parametrize("off", [{10: 3.1e-3}, {10: 2.5e-3, 20: 2.5e-3}], ids=["too far", "too many"])
+def test_and_no_farther(log, service: Recorder, capsys, off):
+    assert replay_many(log, service, off=off, said=ROUNDED) == 1
+    assert "(allowed 0.002, for 1% of the scores 0.003)" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_answers_without_history_are_asked_again_then_counted_apart(

@@ -38,3 +38,16 @@ def test_few_scores_give_no_one_a_share():
 
 def test_a_tolerance_above_what_picks_may_do_stays_the_tolerance():
     assert Closeness(0.2, hard_routing=True).farthest == 0.2
+
+
+def test_where_tables_were_rounded_few_scores_may_be_as_far_as_the_farthest_was_found():
+    rounded = Closeness(2e-3, measured=3e-3)
+    assert rounded.holds(_differences(1000, off=10, by=3e-3))
+    assert not rounded.holds(_differences(1000, off=11, by=3e-3))
+    assert not rounded.holds(_differences(1000, off=1, by=3.1e-3))
+    assert str(rounded) == "0.002, for 1% of the scores 0.003"
+
+
+def test_a_farthest_score_that_was_near_gives_no_one_a_share():
+    assert Closeness(2e-3, measured=1e-3).share == 0
+    assert Closeness(1e-4, hard_routing=True, measured=0.8).farthest == 0.8
