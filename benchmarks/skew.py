@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from benchmarks.support.bars import bar, finish
 from benchmarks.support.running_service import Prepared, Running, running
+from cli.asking import TOLERANCE
 from cli.pairs import LoggedRequest, read_pairs, requests
-from cli.replay import TOLERANCE, replay
+from cli.replay import replay
 from contract.closeness import PICKED_FAR, PICKED_SHARE
 from export.exporter import export
 from service.history.embedded import embedded_server

@@ -4,12 +4,14 @@ import contextlib
 import http.client
 import json
 import socket
+from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from contract.errors import InputError, LongsightError
 
 TIMEOUT_S: Final = 30.0
+JSON: Final = "application/json"
 
 
 class ServiceUnreachableError(LongsightError):
@@ -59,7 +61,7 @@ class Client:
 
     def get(self, path: str) -> tuple[int, Any]:
         """Return status and body (parsed if JSON) of one GET."""
-        return self._exchange("GET", path, None)
+        return self._exchange("GET", path, None, {})[:2]
 
     def score(self, request: dict[str, Any]) -> dict[str, Any]:
         """Return the answer of `POST /score`.
@@ -69,22 +71,29 @@ class Client:
             ServiceUnreachableError: no answer at all.
 
         """
-        status, body = self._exchange("POST", "/score", json.dumps(request, allow_nan=False).encode())
-        if status != http.client.OK or not isinstance(body, dict):
-            raise RefusedError(f"{self.url}/score answered {status}: {_words(body)}", status=status)
-        return body
+        return self.send_score(json.dumps(request, allow_nan=False).encode(), {"Content-Type": JSON})[0]
 
-    def _exchange(self, method: str, path: str, body: bytes | None) -> tuple[int, Any]:
-        headers = {"Content-Type": "application/json"} if body is not None else {}
+    def send_score(self, body: bytes, headers: Mapping[str, str]) -> tuple[dict[str, Any], str]:
+        """Return the answer of `POST /score` to a body of any form, and its `Server-Timing`; raises as `score`."""
+        status, answer, timing = self._exchange("POST", "/score", body, {"Accept": JSON, **headers})
+        if status != http.client.OK or not isinstance(answer, dict):
+            raise RefusedError(f"{self.url}/score answered {status}: {_words(answer)}", status=status)
+        return answer, timing
+
+    def _exchange(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+    ) -> tuple[int, Any, str]:
+        """Return status, body (parsed if JSON) and `Server-Timing`."""
         for last_try in (
             False,
             True,
         ):  # a kept-alive connection may have been closed by the other end meanwhile
             try:
                 self._connect()
-                self._connection.request(method, self._prefix + path, body, headers)
+                self._connection.request(method, self._prefix + path, body, dict(headers))
                 response = self._connection.getresponse()
-                return response.status, _parsed(response.read())
+                timing = response.getheader("Server-Timing", "")
+                return response.status, _parsed(response.read()), timing
             except (OSError, http.client.HTTPException) as error:
                 self._connection.close()
                 if last_try or self._stopped:

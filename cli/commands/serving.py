@@ -84,19 +84,12 @@ def replay(
     this log's histories (`longsight load`).
     """
     with extras("train"), progress() as report:
+        from cli.differences import words
         from cli.replay import replay as run_replay
-        from contract.closeness import Closeness
 
         result = run_replay(log, url=url, predictions=predictions, limit=limit, progress=report)
     show(result, title=f"{log} at {url}", as_json=as_json)
     if not result["compared"]:
         raise SkewError(f"none of {result['impressions']} impressions could be compared: {result['history']}")
     if not result["ok"]:
-        closeness = Closeness(
-            result["tolerance"], hard_routing=result["hard_routing"], measured=result["farthest"]
-        )
-        raise SkewError(
-            f"log-odds differ by up to {result['difference']['max']:.3g} (allowed {closeness}), "
-            f"{result['beyond_tolerance']} of {result['compared']} by more than {result['tolerance']:g}, "
-            f"worst: {result['worst']}"
-        )
+        raise SkewError(words(result))

@@ -6,9 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cli import replay as replay_module
+from cli import asking
+from cli.differences import differences, log_odds
 from cli.main import run
-from cli.replay import differences, log_odds
 from tests.cli.conftest import LOGITS, Recorder, answer_of
 
 
@@ -18,7 +18,7 @@ def replay(log: Path, url: str, predictions: Path, *more: str) -> int:
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch):
-    monkeypatch.setattr(replay_module, "RETRY_WAIT_S", 0.0)
+    monkeypatch.setattr(asking, "RETRY_WAIT_S", 0.0)
 
 
 def test_equal_scores_pass_and_are_counted(log, predictions, service: Recorder, capsys):
