@@ -150,6 +150,16 @@ def test_the_next_export_uses_the_kept_student(
     assert exported["distillation"] == {**first.metrics["distillation"], "reused": True}
 
 
+def test_the_distilled_form_has_one_of_fp16_too(home: Path, run: Path) -> None:
+    exported = export(run, run.parent / "half", diffusion="distilled", precision="fp16")
+    manifest = verify(run.parent / "half", RuntimeSettings()).bundle.manifest
+    assert (manifest.precision, manifest.diffusion) == ("fp16", Manifest.read(home / "distilled").diffusion)
+    assert set(manifest.metrics) >= {"distillation", "reduction"}
+    assert exported["reduction"]["fp32"]["gauc"] == pytest.approx(
+        exported["distillation"]["student"]["gauc"], abs=1e-3
+    )
+
+
 def test_a_student_that_ranks_worse_is_told_of(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.rmtree(run / STUDENT)
     monkeypatch.setattr("training.verdict.WORST_GAUC", 1.0)
