@@ -1,5 +1,6 @@
-"""From a bundle to scores, and the proof that they are the offline ones: `serve`, `replay`."""
+"""From a bundle to scores, and the proof that they are what they should be: `serve`, `replay`, `replay-capture`."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,7 @@ from contract.errors import LongsightError
 
 
 class SkewError(LongsightError):
-    """Served and offline log-odds differ, or nothing could be compared."""
+    """Log-odds differ from what they should be, or nothing could be compared."""
 
 
 def register(app: typer.Typer) -> None:
@@ -22,6 +23,9 @@ def register(app: typer.Typer) -> None:
     app.command(
         epilog="Example: longsight replay log --url http://127.0.0.1:8000 --predictions test.parquet --limit 1000"
     )(replay)
+    app.command(epilog="Example: longsight replay-capture captured --url http://127.0.0.1:8000")(
+        replay_capture
+    )
 
 
 def serve(
@@ -91,5 +95,46 @@ def replay(
     show(result, title=f"{log} at {url}", as_json=as_json)
     if not result["compared"]:
         raise SkewError(f"none of {result['impressions']} impressions could be compared: {result['history']}")
+    if not result["ok"]:
+        raise SkewError(words(result))
+
+
+def replay_capture(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE",
+            help="What `serve` wrote with capture.path: files, or the folder that holds them.",
+            show_default=False,
+        ),
+    ],
+    *,
+    url: Annotated[str, typer.Option(metavar="URL", help="Of the running service.", show_default=False)],
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only n requests, evenly spread.", show_default="all")
+    ] = None,
+    any_version: Annotated[
+        bool,
+        typer.Option("--any-version", help="Compare answers by other versions than the captured ones too."),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Send captured requests again; compare their latency by stage and their log-odds with the captured ones.
+
+    Exit 1 if log-odds differ by more than `replay` allows, a request was refused, or nothing could be compared.
+    Answers by another version, without the history or with another one are counted, not compared.
+    """
+    with extras("serve"), progress() as report:
+        from cli.capture_replay import replay_capture as run_replay
+        from cli.differences import words
+
+        result = run_replay(files, url=url, limit=limit, any_version=any_version, progress=report)
+    for path in result["cut"]:
+        sys.stderr.write(f"{path}: the last line is cut off and left out\n")
+    show(result, title=f"{', '.join(map(str, files))} at {url}", as_json=as_json)
+    if result["refused"]:
+        raise SkewError(f"requests were refused: {result['refused']}; the first: {result['first_refusal']}")
+    if not result["compared"]:
+        raise SkewError(f"none of {result['requests']} requests could be compared: {result['not_compared']}")
     if not result["ok"]:
         raise SkewError(words(result))

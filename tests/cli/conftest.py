@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import numpy as np
 import polars as pl
 import pytest
@@ -102,7 +103,9 @@ def service() -> Iterator[Recorder]:
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            raw = self.rfile.read(int(self.headers["Content-Length"]))
+            packed = "msgpack" in self.headers["Content-Type"]
+            body = msgpack.unpackb(raw) if packed else json.loads(raw)
             recorder.asked.append(body)
             self._answer(*recorder.answer(body))
 
