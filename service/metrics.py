@@ -5,7 +5,7 @@ set before this module is imported; `exposition` then adds up all workers.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -19,13 +19,26 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 STAGES: Final = ("parse", "history", "encode", "queue", "infer", "respond")
 SHED_REASONS: Final = ("queue_full", "deadline", "caller_left")
 HISTORY_STATUSES: Final = ("hit", "empty", "timeout", "unavailable")
 CAPTURED: Final = ("sample", "slow", "over_limit", "queue_full", "failed")
-ROUTES: Final = ("/score", "/livez", "/readyz", "/metrics", "/docs", "/openapi.json", "/", "other")
+MODEL_ROUTES: Final = ("/models", "/models/{slot}", "/models/{slot}/rollback")
+ROUTES: Final = (
+    "/score",
+    "/livez",
+    "/readyz",
+    "/metrics",
+    "/docs",
+    "/openapi.json",
+    "/",
+    *MODEL_ROUTES,
+    "other",
+)
 MULTIPROCESS: Final = "PROMETHEUS_MULTIPROC_DIR"
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -67,6 +80,16 @@ class ArrayHistogram(Histogram):
         self._sum.inc(float(values.sum()))
 
 
+class _AllWorkers(Collector):
+    """The metrics of all workers, without models that none of them serves any more."""
+
+    def collect(self) -> Iterator[Metric]:
+        for family in MultiProcessCollector(None).collect():  # type: ignore[no-untyped-call]
+            if family.name == "longsight_model_info":
+                family.samples = [sample for sample in family.samples if sample.value]
+            yield family
+
+
 class Metrics:
     """The metrics of one process.
 
@@ -89,6 +112,7 @@ class Metrics:
         self.model_info = self._gauge(
             "model_info", "1 for what is served.", ("slot", "name", "version"), mode="livemax"
         )
+        self._shown: set[tuple[str, str, str]] = set()
         self.redis_up = self._gauge("redis_up", "1 while the store answers, else 0.", mode="livemin")
         self.redis_breaker_open = self._gauge(
             "redis_breaker_open", "1 while reads are not tried because the store failed.", mode="livemax"
@@ -143,9 +167,21 @@ class Metrics:
         self.missing: dict[str, Counter] = {}
 
     def bind_fields(self, fields: Sequence[str]) -> None:
-        """Open the series of `oov_total` and `missing_total`: a schema's fields, such as `ad.brand`."""
-        self.oov = {name: self._oov.labels(name) for name in fields}
-        self.missing = {name: self._missing.labels(name) for name in fields}
+        """Open more series of `oov_total` and `missing_total`: a schema's fields, such as `ad.brand`."""
+        self.oov |= {name: self._oov.labels(name) for name in fields}
+        self.missing |= {name: self._missing.labels(name) for name in fields}
+
+    def show_models(self, slots: Mapping[str, tuple[str, str]]) -> None:
+        """Say which name and version each slot holds, and nothing of what it held before."""
+        now = {(slot, *model) for slot, model in slots.items()}
+        for gone in self._shown - now:
+            if MULTIPROCESS in os.environ:
+                self.model_info.labels(*gone).set(0)  # it can't be removed; `exposition` leaves it out
+            else:
+                self.model_info.remove(*gone)
+        for labels in now:
+            self.model_info.labels(*labels).set(1)
+        self._shown = now
 
     def answered(self, route: str, code: int, seconds: float) -> None:
         """Count one answer of a route of `ROUTES`."""
@@ -160,7 +196,7 @@ class Metrics:
         if MULTIPROCESS not in os.environ:
             return generate_latest(self.registry)
         together = CollectorRegistry()
-        MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+        together.register(_AllWorkers())
         return generate_latest(together)
 
     def _counter(self, name: str, about: str, labels: Sequence[str] = ()) -> Counter:

@@ -1,4 +1,4 @@
-"""The routes: `/score` and its alias, the probes, the metrics, the documentation; a problem for everything else."""
+"""The routes: `/score` and its alias, slots, probes, metrics, documentation; a problem for everything else."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -13,10 +13,12 @@ from service.api import openapi
 from service.api.answered import Observer
 from service.api.docs import docs_page
 from service.api.envelope import REQUEST_ID, App, Envelope
+from service.api.models import SlotControl, add_models
 from service.api.problems import CONTENT_TYPE as PROBLEM
-from service.api.problems import problem
+from service.api.problems import problem, problem_of
 from service.api.score import ScoreEndpoint
 from service.api.state import ServiceState
+from service.errors import ServiceError
 from service.metrics import CONTENT_TYPE as METRICS_TEXT
 from service.metrics import Metrics
 
@@ -32,6 +34,8 @@ def build_app(
     max_body_bytes: int,
     default_deadline_ms: float,
     observers: Sequence[Observer],
+    slots: SlotControl,
+    admin_token: str,
     clock: Callable[[], float],
 ) -> App:
     """Return the ASGI application.
@@ -43,6 +47,8 @@ def build_app(
         max_body_bytes: largest request body.
         default_deadline_ms: deadline of requests without one; 0 = none.
         observers: told of every scoring answer; may grow later.
+        slots: changes them.
+        admin_token: what changing them asks for; "" = it is not allowed.
         clock: seconds; the clock of deadlines and stage times.
 
     """
@@ -58,9 +64,11 @@ def build_app(
         clock=clock,
     )
     _add_score(app, score)
+    add_models(app, slots, admin_token=admin_token)
     _add_probes(app, state, metrics)
     _add_documentation(app, state)
     app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(ServiceError, _on_service_error)
     direct = dict.fromkeys(SCORE_PATHS, score)
     return Envelope(app, direct=direct, metrics=metrics, draining=lambda: state.draining, clock=clock)
 
@@ -115,10 +123,10 @@ def _add_probes(app: FastAPI, state: ServiceState, metrics: Metrics) -> None:
 
 def _add_documentation(app: FastAPI, state: ServiceState) -> None:
     def document() -> dict[str, Any]:
-        served = state.served
+        lineup = state.lineup
         for route in app.routes:
-            if isinstance(route, _RawRoute) and served is not None:
-                route.openapi_extra = openapi.score_body(served.reader.json_schema())
+            if isinstance(route, _RawRoute) and lineup is not None:
+                route.openapi_extra = openapi.score_body(lineup.champion.reader.json_schema())
         return get_openapi(title=app.title, version=app.version, routes=app.routes)
 
     @app.get("/openapi.json", include_in_schema=False)
@@ -139,6 +147,11 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     detail = details.get(error.status_code, error.detail)
     body = problem(error.status_code, request_id=request.scope[REQUEST_ID], detail=detail)
     return Response(body, error.status_code, headers=dict(error.headers or {}), media_type=PROBLEM)
+
+
+async def _on_service_error(request: Request, error: Exception) -> Response:
+    status, body, headers = problem_of(error, request.scope[REQUEST_ID])
+    return Response(body, status, headers=headers, media_type=PROBLEM)
 
 
 def _json(status: int, content: dict[str, Any]) -> Response:

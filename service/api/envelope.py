@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMappi
 from typing import Any, Final, TypeAlias
 
 from service.api.problems import CONTENT_TYPE, problem_of
-from service.metrics import ROUTES, Metrics
+from service.api.state import SLOTS
+from service.metrics import MODEL_ROUTES, ROUTES, Metrics
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -27,7 +28,11 @@ MAX_REQUEST_ID: Final = 128
 _HEADER: Final = b"x-request-id"
 _CLOSE: Final = (b"connection", b"close")
 _ALLOWED: Final = frozenset(string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~:/=@,;()[]{}<>?")
-_LABELS: Final = {route: route for route in ROUTES} | {"/v1/score": "/score"}
+_LABELS: Final = (
+    {route: route for route in ROUTES}
+    | {"/v1/score": "/score"}
+    | {route.replace("{slot}", slot): route for route in MODEL_ROUTES for slot in SLOTS}
+)
 
 logger = logging.getLogger(__name__)
 

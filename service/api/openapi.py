@@ -1,4 +1,4 @@
-"""What `/openapi.json` says about `POST /score`, whose body FastAPI never sees."""
+"""What `/openapi.json` says about bodies that FastAPI never sees: those of `POST /score` and of `/models`."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -93,6 +93,68 @@ _REFUSALS: Final[Mapping[int, str]] = {
     503: "Not ready; `/readyz` says why.",
     504: "The deadline passed before the scoring began.",
 }
+
+PUT_SLOT: Final = """\
+Every worker verifies the bundle, opens it beside the running one and warms it up; then all switch. The answer comes
+when every worker serves it; anything else than 200 means that all serve what they served before. Requests that run
+meanwhile finish on what they began with. Slots: `champion` answers; `challenger` answers the `share` of the users,
+always the same ones; `shadow` scores after the answer, for the metrics alone. `bundle` null empties challenger or
+shadow. Needs the admin token."""
+ROLL_BACK: Final = """\
+Puts back what the slot held before, as `POST /models/{slot}` would; twice in a row is as if nothing had happened.
+Needs the admin token."""
+TOKEN: Final[dict[str, Any]] = {
+    "parameters": [
+        {
+            "name": "Authorization",
+            "in": "header",
+            "required": True,
+            "schema": {"type": "string"},
+            "example": "Bearer TOKEN",
+        }
+    ]
+}
+_MODELS: Final = {
+    "generation": 3,
+    "slots": [
+        {
+            "slot": "champion",
+            "name": "tin",
+            "version": "20261123T101500Z-3f2a9c",
+            "bundle": "tin-monday",
+            "share": None,
+            "previous": {"name": "tin", "version": "20261122T101500Z-91cc07", "bundle": "tin-sunday"},
+        }
+    ],
+}
+_SLOT_REFUSALS: Final[Mapping[int, str]] = {
+    400: "The body is not JSON.",
+    401: "The admin token is missing or wrong, or the service has none.",
+    404: "There is no such slot.",
+    409: "Another change is under way, or there is nothing to go back to.",
+    422: "The bundle can't be served, or the body breaks the rules.",
+    503: "Not ready, or not all workers could change.",
+}
+
+
+def slot_body(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `requestBody` and token of a change of a slot."""
+    media = {"schema": dict(schema), "example": {"bundle": "tin-monday", "share": 0.1}}
+    return {**TOKEN, "requestBody": {"required": True, "content": {"application/json": media}}}
+
+
+def models_responses(*, changed: bool = False) -> dict[int | str, dict[str, Any]]:
+    """Return the answers of the routes of slots."""
+    answers: dict[int | str, dict[str, Any]] = {
+        200: {"description": "What the slots hold.", "content": {"application/json": {"example": _MODELS}}}
+    }
+    for status, description in _SLOT_REFUSALS.items():
+        if changed or status == 503:
+            answers[status] = {
+                "description": description,
+                "content": {"application/problem+json": {"schema": _PROBLEM}},
+            }
+    return answers
 
 
 def score_body(body_schema: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -23,14 +23,12 @@ from service.errors import (
     CallerLeftError,
     InvalidRequestError,
     ServiceError,
-    UnknownModelError,
 )
 from service.metrics import STAGES, Metrics
 from service.scoring.request import ScoreAnswer, ScoreRequest
 
 JSON: Final = b"application/json"
 MSGPACK: Final = b"application/msgpack"
-SLOT: Final = "champion"
 MAX_EXPLAINED: Final = 20_000  # behaviours named in one answer: more would hold up the event loop
 WATCH_AFTER_S: Final = 0.01  # a request that takes longer is given up when its caller leaves
 
@@ -73,8 +71,8 @@ class ScoreEndpoint:
         headers = dict(scope["headers"])
         try:
             raw = await read_body(receive, headers, limit=self._max_body_bytes)
-            served = self._state.require()
-            body, request = self._read(served, raw, headers, arrived_s)
+            served, body = self._state.require().read(raw, msgpack=_is_msgpack(headers))
+            request = self._request(served, body, arrived_s)
             scope[REQUEST_ID] = _header_id(body, scope[REQUEST_ID])
             parsed_s = self._clock()
             answer = await self._score(served, request, receive)
@@ -103,32 +101,27 @@ class ScoreEndpoint:
             for observer in self._observers:
                 observer(done)
 
-    def _read(
-        self, served: Served, raw: bytes, headers: dict[bytes, bytes], arrived_s: float
-    ) -> tuple[Body, ScoreRequest]:
-        body = served.reader.read_msgpack(raw) if _is_msgpack(headers) else served.reader.read_json(raw)
-        model = body.get("model")
-        if model is not None and model not in (SLOT, served.name):
-            raise UnknownModelError(f"no model {model!r} is served here; there are {SLOT} and {served.name}")
+    def _request(self, served: Served, body: Body, arrived_s: float) -> ScoreRequest:
         moment = requests.Moment(now_s=time.time(), arrived_s=arrived_s)
         request = requests.request_of(body, moment, default_deadline_ms=self._default_deadline_ms)
         if request.explain:
             _check_explain(request, served.longest_explanation)
-        return body, request
+        return request
 
     async def _score(self, served: Served, request: ScoreRequest, receive: Receive) -> ScoreAnswer:
         """Score, and give up if the caller leaves meanwhile; one who is alone keeps nobody waiting."""
-        if not served.scorer.busy:
-            return await served.scorer.score(request)
-        watch = _CallerWatch(receive)
+        watch = _CallerWatch(receive) if served.scorer.busy else None
+        served.inside += 1
         try:
             return await served.scorer.score(request)
         except asyncio.CancelledError:
-            if watch.left:
+            if watch is not None and watch.left:
                 raise CallerLeftError("the caller closed the connection") from None
             raise
         finally:
-            watch.stop()
+            served.inside -= 1
+            if watch is not None:
+                watch.stop()
 
 
 class _CallerWatch:

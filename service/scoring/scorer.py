@@ -32,8 +32,8 @@ LEAST_LOGIT: Final = -700.0  # exp(700) is the largest that float64 holds, and 1
 class Histories(Protocol):
     """Where histories and profiles come from."""
 
-    async def fetch(self, user_key: int, at: int, deadline: float | None = None) -> History:
-        """Return the user's records before second `at`; never raises for a store that fails or is late."""
+    def fetch(self, user_key: int, at: int, deadline: float | None = None) -> asyncio.Future[History]:
+        """Ask for the user's records before second `at`; never fails for a store that fails or is late."""
         ...
 
 
@@ -51,6 +51,7 @@ class Scorer:
         admission: lets requests in.
         metrics: told of every request.
         clock: seconds; the clock of all deadlines and stage times.
+        background: nobody waits for its answers: they run while nothing else waits.
 
     """
 
@@ -67,8 +68,10 @@ class Scorer:
         admission: Admission,
         metrics: Metrics,
         clock: Callable[[], float],
+        background: bool = False,
     ) -> None:
-        self._encoder = RequestEncoder(encoder, ads)
+        self._background = background
+        self._encoder = RequestEncoder(encoder, ads, inputs=inputs)
         self._run_graph = run
         self._inputs = inputs
         self._explainer = explainer
@@ -126,9 +129,9 @@ class Scorer:
 
     async def _score(self, request: ScoreRequest) -> ScoreAnswer:
         started_s = self._clock()
-        reading = asyncio.ensure_future(self._history(request, started_s))
+        reading = self._history(request, started_s)
         try:
-            await _sent()
+            await asyncio.sleep(0)  # in this turn the read is sent, before the CPU is used for more
             early_s = self._clock()
             candidates, unknown = self._encoder.candidates(request)
             early_s = self._clock() - early_s
@@ -177,23 +180,18 @@ class Scorer:
             deadline_s=request.deadline_s,
             alone=self._admission.requests == 1,
             own_run=None if explanation is None else explanation.run,
+            background=self._background,
         )
         if explanation is not None:
             return job, await asyncio.to_thread(explanation.entries)
         return job, [[] for _ in range(count)] if request.explain else None
 
-    async def _history(self, request: ScoreRequest, now_s: float) -> History:
+    def _history(self, request: ScoreRequest, now_s: float) -> asyncio.Future[History]:
         user_key = ANONYMOUS if request.user_id is None else keys.key(request.user_id)
         deadline_s = None
         if request.deadline_s < math.inf:
             deadline_s = now_s + (request.deadline_s - now_s) / 2
-        return await self._histories.fetch(user_key, request.timestamp, deadline_s)
-
-
-async def _sent() -> None:
-    """Give the store's task the two turns of the loop in which it sends a read, before the CPU is used for more."""
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+        return self._histories.fetch(user_key, request.timestamp, deadline_s)
 
 
 def probabilities(logit_N: NDArray[np.float32]) -> NDArray[np.float64]:

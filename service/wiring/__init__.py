@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from service.errors import SettingsError
 from service.settings import Settings
+from service.wiring.exchange import exchange_folder
 from service.wiring.processes import metrics_folder, supervise
 from service.wiring.sockets import listening_socket, url_of
 
@@ -27,13 +28,14 @@ def serve(settings: Settings) -> None:
         listener = stack.enter_context(listening_socket(settings.server.host, settings.server.port))
         settings = stack.enter_context(_store(settings))
         logger.info("listening on %s", url_of(listener))
+        exchange = stack.enter_context(exchange_folder())
         if settings.server.workers == 1:
             from service.wiring.worker import Worker  # noqa: PLC0415 - the parent of many workers needs none of it
 
-            Worker(settings, listener).run()
+            Worker(settings, listener, exchange).run()
         else:
             stack.enter_context(metrics_folder())
-            supervise(settings, listener)
+            supervise(settings, listener, exchange)
 
 
 def configure_logging(settings: Settings) -> None:

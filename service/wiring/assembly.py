@@ -1,4 +1,4 @@
-"""From a bundle folder to something that scores: verified first, then built, then warm."""
+"""Proves bundles, and makes what all bundles of a worker share."""
 
 import os
 import time
@@ -14,19 +14,11 @@ from contract.bundle import Bundle, verify_encoding
 from contract.encoder import Encoder
 from contract.errors import BundleError
 from contract.golden import check_scores
-from service.api.body import BodyReader
-from service.api.state import Served
 from service.batching.admission import Admission
 from service.batching.engine import Engine, Limits, RunReport
-from service.catalog import Catalogue
-from service.history.reader import HistoryStore
-from service.history.result import StoreState
 from service.metrics import Metrics
 from service.runtime.graph import Graph
-from service.scoring.inputs import counted_fields
-from service.scoring.scorer import Scorer
 from service.settings import RuntimeSettings, Settings
-from service.wiring.explained import explainer_of
 
 CLOCK = time.monotonic
 
@@ -46,16 +38,6 @@ class Verified:
     graph: Graph
     golden_requests: int
     largest_difference: float
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What lives as long as the worker and has to be closed."""
-
-    store: HistoryStore
-    catalogue: Catalogue
-    engine: Engine
-    served: Served
 
 
 def verify(path: Path, runtime: RuntimeSettings) -> Verified:
@@ -91,72 +73,6 @@ def verify(path: Path, runtime: RuntimeSettings) -> Verified:
     return Verified(bundle, bundle.encoder(), graph, len(golden), largest)
 
 
-def build(verified: Verified, settings: Settings, metrics: Metrics) -> Parts:
-    """Build what scores by a verified bundle; nothing is started yet."""
-    bundle, encoder, graph = verified.bundle, verified.encoder, verified.graph
-    manifest = bundle.manifest
-    metrics.bind_fields(counted_fields(bundle.schema))
-    metrics.model_info.labels("champion", manifest.name, manifest.version).set(1)
-
-    def on_state(state: StoreState) -> None:
-        metrics.redis_up.set(state.up)
-        metrics.redis_breaker_open.set(state.breaker_open)
-
-    store = HistoryStore(
-        settings.redis.url,
-        bundle.schema,
-        history_length=manifest.history_length,
-        lag_s=manifest.history_lag_s,
-        timeout_s=settings.redis.read_timeout_s,
-        connect_timeout_s=settings.redis.connect_timeout_s,
-        clock=CLOCK,
-        on_state=on_state,
-    )
-
-    catalogue = Catalogue(settings.redis.url, encoder, connect_timeout_s=settings.redis.connect_timeout_s)
-    engine = _engine(settings, metrics)
-    explainer = explainer_of(bundle, settings.runtime)
-    scorer = Scorer(
-        encoder=encoder,
-        run=graph.run,
-        inputs=graph.inputs,
-        explainer=explainer,
-        histories=store,
-        ads=catalogue,
-        engine=engine,
-        admission=Admission(settings.batching.max_queued_candidates),
-        metrics=metrics,
-        clock=CLOCK,
-    )
-    reader = BodyReader(bundle.schema, max_candidates=settings.server.max_candidates)
-    served = Served(
-        manifest.name,
-        manifest.version,
-        scorer=scorer,
-        reader=reader,
-        longest_explanation=0 if explainer is None else manifest.history_length,
-        hard_routing=manifest.hard_routing,
-    )
-    return Parts(store, catalogue, engine, served)
-
-
-async def warm(engine: Engine, verified: Verified, settings: Settings) -> None:
-    """Run the largest shapes first and the usual ones after, on all threads: no live request is the first."""
-    manifest = verified.bundle.manifest
-    limits = limits_of(settings)
-    longest = manifest.history_length
-    most = min(limits.chunk_candidates, settings.server.max_candidates, max(1, limits.max_cells // longest))
-    for candidates, length in ((most, longest), (min(100, most), longest), (1, 1)):
-        inputs = {
-            spec.name: _blank(spec.shape, spec.dtype, {"U": 1, "L": length, "N": candidates})
-            for spec in manifest.inputs
-        }
-        for _ in range(threads_of(settings)):
-            await engine.score(
-                inputs, run=verified.graph.run, candidates=candidates, length=length, deadline_s=float("inf")
-            )
-
-
 def threads_of(settings: Settings) -> int:
     """Return how many runs go on at the same time: one on a GPU, one per core and worker on a CPU."""
     if settings.runtime.device != "cpu":
@@ -176,7 +92,14 @@ def limits_of(settings: Settings) -> Limits:
     )
 
 
-def _engine(settings: Settings, metrics: Metrics) -> Engine:
+def admission_of(settings: Settings) -> Admission:
+    """Return what lets requests into a worker, whatever bundle answers them."""
+    return Admission(settings.batching.max_queued_candidates)
+
+
+def engine_of(settings: Settings, metrics: Metrics) -> Engine:
+    """Return the engine of a worker; not started yet."""
+
     def on_run(report: RunReport) -> None:
         metrics.batch_requests.observe(report.requests)
         metrics.batch_candidates.observe(report.candidates)
@@ -191,8 +114,3 @@ def _engine(settings: Settings, metrics: Metrics) -> Engine:
         on_run=on_run,
         on_late=metrics.shed["deadline"].inc,
     )
-
-
-def _blank(shape: tuple[str | int, ...], dtype: str, sizes: Mapping[str, int]) -> NDArray[Any]:
-    lengths = [sizes[dim] if isinstance(dim, str) else dim for dim in shape]
-    return np.ones(lengths, dtype=bool) if dtype == "bool" else np.zeros(lengths, dtype=dtype)

@@ -1,7 +1,8 @@
 """`python -m service.wiring.child SOCKET STATUS`: one of several workers; started by `processes`, not by people.
 
-Its standard input brings two lines, the settings and whether it replaces another worker; then an empty line once all
-workers are ready; and it stays open for as long as the parent lives. To the descriptor STATUS it writes one line of
+Its standard input brings three lines, the settings, whether it replaces another worker, and the folder in which the
+workers agree on their slots; then an empty line once all workers are ready; and it stays open for as long as the
+parent lives. To the descriptor STATUS it writes one line of
 JSON: `{"ready": true}`, or why it could not start.
 """
 
@@ -11,6 +12,7 @@ import os
 import socket
 import sys
 import threading
+from pathlib import Path
 
 from contract.errors import LongsightError
 from service.settings import Settings
@@ -24,6 +26,7 @@ def main() -> int:
     orders = io.FileIO(sys.stdin.fileno(), closefd=False)
     settings = Settings.model_validate_json(orders.readline())
     replaces = bool(json.loads(orders.readline()))
+    exchange = Path(json.loads(orders.readline()))
     configure_logging(settings)
     status = os.fdopen(int(sys.argv[2]), "w", encoding="utf-8")
 
@@ -33,7 +36,7 @@ def main() -> int:
 
     with socket.socket(fileno=int(sys.argv[1])) as listener:
         company = Company(on_ready=lambda: report(ready=True), replaces=replaces)
-        worker = Worker(settings, listener, company=company)
+        worker = Worker(settings, listener, exchange, company=company)
         threading.Thread(target=_obey_parent, args=(worker, orders), daemon=True).start()
         try:
             worker.run()

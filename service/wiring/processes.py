@@ -24,6 +24,7 @@ from typing import Any, Final
 from contract.errors import InputError, LongsightError
 from service.errors import StartError
 from service.settings import Settings
+from service.wiring.exchange import forget_report
 
 METRICS_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
 POLL_S: Final = 0.05
@@ -49,14 +50,19 @@ def metrics_folder() -> Iterator[None]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def supervise(settings: Settings, listener: socket.socket) -> None:
+def supervise(settings: Settings, listener: socket.socket, exchange: Path) -> None:
     """Run the workers until SIGTERM or Ctrl-C, then wait until all have drained.
+
+    Args:
+        settings: of the service.
+        listener: listens already.
+        exchange: the folder in which the workers agree on their slots.
 
     Raises:
         LongsightError: a worker could not start; the others were ended.
 
     """
-    supervisor = _Supervisor(settings, listener)
+    supervisor = _Supervisor(settings, listener, exchange)
     previous = {
         number: signal.signal(number, supervisor.on_signal) for number in (signal.SIGTERM, signal.SIGINT)
     }
@@ -85,8 +91,9 @@ class _Child:
 
 
 class _Supervisor:
-    def __init__(self, settings: Settings, listener: socket.socket) -> None:
+    def __init__(self, settings: Settings, listener: socket.socket, exchange: Path) -> None:
         self._settings = settings
+        self._exchange = exchange
         self._listener = listener
         self._children: list[_Child] = []
         self._signals: list[int] = []
@@ -146,7 +153,12 @@ class _Supervisor:
         os.close(writing)
         os.set_blocking(reading, False)
         child = _Child(process, reading)
-        child.tell(self._settings.model_dump_json().encode(), json.dumps(self._complete).encode())
+        orders = (
+            self._settings.model_dump_json(),
+            json.dumps(self._complete),
+            json.dumps(str(self._exchange)),
+        )
+        child.tell(*(line.encode() for line in orders))
         return child
 
     def _forward_signals(self) -> None:
@@ -163,6 +175,7 @@ class _Supervisor:
         if child.process.stdin is not None:
             child.process.stdin.close()
         _forget_live_metrics(child.process.pid)
+        forget_report(self._exchange, child.process.pid)
         if self._ending:
             return
         if child.ready:

@@ -15,6 +15,7 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Final
 
 import uvicorn
@@ -26,9 +27,11 @@ from service.api.app import build_app
 from service.api.state import ServiceState
 from service.metrics import Metrics
 from service.settings import Settings
-from service.wiring.assembly import CLOCK, Parts, build, threads_of, verify, warm
+from service.wiring.assembly import CLOCK, threads_of
 from service.wiring.protocol import OneWriteProtocol
+from service.wiring.slots import slots_of
 from service.wiring.sockets import url_of
+from service.wiring.unit import Unit
 
 GC_THRESHOLDS: Final = (50_000, 50, 1000)
 STORE_POLL_S: Final = 5.0
@@ -59,17 +62,23 @@ class Company:
 
 
 class Worker:
-    """Serves one bundle on one socket.
+    """Serves what its slots hold on one socket.
 
     Args:
         settings: with the bundle's path, and the URL of a store that someone else keeps.
         listener: listens already.
+        exchange: the folder in which workers agree on their slots.
         company: of other workers on the same socket.
 
     """
 
     def __init__(
-        self, settings: Settings, listener: socket.socket, *, company: Company | None = None
+        self,
+        settings: Settings,
+        listener: socket.socket,
+        exchange: Path,
+        *,
+        company: Company | None = None,
     ) -> None:
         self._settings = settings
         self._listener = listener
@@ -78,8 +87,8 @@ class Worker:
         self._state = ServiceState()
         self._metrics = Metrics(CollectorRegistry())
         self._observers: list[Observer] = []
+        self._slots = slots_of(settings, self._metrics, self._state, exchange)
         self._server = _Server(self._uvicorn_config())
-        self._parts: Parts | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting: asyncio.Task[None] | None = None
 
@@ -134,19 +143,14 @@ class Worker:
         """Become ready."""
         settings, state = self._settings, self._state
         began_s = CLOCK()
-        assert settings.bundle.path is not None, "serve checks it"
-        verified = await asyncio.to_thread(verify, settings.bundle.path, settings.runtime)
-        state.reason = "starting: the model is being warmed up"
-        parts = self._parts = build(verified, settings, self._metrics)
-        parts.store.start()
-        parts.catalogue.start()
-        parts.engine.start()
-        await warm(parts.engine, verified, settings)
-        state.store = lambda: parts.store.state
-        state.served = parts.served
+        self._slots.shared.engine.start()
+        await self._slots.follower.begin()
+        champion = self._slots.keeper.champion
+        state.store = lambda: champion.store.state
         state.reason = "starting: waiting for the store"
-        await self._wait_for_store(parts)
+        await self._wait_for_store(champion)
         _settle_garbage_collector()
+        await self._slots.follower.join()
         if self._company is not None:
             state.reason = "starting: waiting for the other workers"
             self._company.on_ready()
@@ -155,23 +159,23 @@ class Worker:
         logger.info(
             "ready after %.1f s: %s %s at %s, device %s, %d run(s) at a time, store %s",
             CLOCK() - began_s,
-            parts.served.name,
-            parts.served.version,
+            champion.served.name,
+            champion.served.version,
             url_of(self._listener),
             settings.runtime.device,
             threads_of(settings),
-            _store_words(parts),
+            _store_words(champion),
         )
 
-    async def _wait_for_store(self, parts: Parts) -> None:
+    async def _wait_for_store(self, champion: Unit) -> None:
         """Wait for the store and the catalogue; for ever only if a store is required."""
         settings = self._settings.redis
         until_s = CLOCK() + settings.wait_s
-        store = await parts.store.wait(settings.wait_s)
+        store = await champion.store.wait(settings.wait_s)
         while settings.require_store and not store.seen:
-            store = await parts.store.wait(STORE_POLL_S)
+            store = await champion.store.wait(STORE_POLL_S)
         if store.ready:
-            await parts.catalogue.wait(max(0.0, until_s - CLOCK()))
+            await champion.catalogue.wait(max(0.0, until_s - CLOCK()))
 
     def _on_started(self, starting: asyncio.Task[None]) -> None:
         if not starting.cancelled() and starting.exception() is not None:
@@ -186,6 +190,8 @@ class Worker:
             max_body_bytes=settings.server.max_body_bytes,
             default_deadline_ms=settings.batching.deadline_ms,
             observers=self._observers,
+            slots=self._slots.changer,
+            admin_token=settings.auth.admin_token,
             clock=CLOCK,
         )
         return uvicorn.Config(
@@ -216,10 +222,7 @@ class Worker:
             self._starting.cancel()
 
     async def _close(self) -> None:
-        if self._parts is not None:
-            self._parts.engine.close()
-            await self._parts.catalogue.close()
-            await self._parts.store.close()
+        await self._slots.close()
 
 
 def _settle_garbage_collector() -> None:
@@ -229,13 +232,13 @@ def _settle_garbage_collector() -> None:
     gc.set_threshold(*GC_THRESHOLDS)
 
 
-def _store_words(parts: Parts) -> str:
-    state = parts.store.state
+def _store_words(champion: Unit) -> str:
+    state = champion.store.state
     if state.problem:
         return f"unusable: {state.problem}"
     if not state.up:
         return f"down, answers will be degraded: {state.error}"
-    return f"up, {len(parts.catalogue)} ads"
+    return f"up, {len(champion.catalogue)} ads"
 
 
 def _version() -> str:

@@ -1,0 +1,152 @@
+"""How the workers of one service agree on their slots: small files in a folder of their own, renamed into place.
+
+`<pid>.json` is a worker's report; `proposal.json` what one of them asks all to prepare; whoever proposes holds the
+lock on `lock`, which the kernel drops with its process. The folder lives as long as the service and needs no flush.
+"""
+
+import contextlib
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from service.api.state import Slot
+from service.errors import SlotConflictError
+from service.wiring.slot_file import SlotState, Stamp
+
+PROPOSAL: Final = "proposal.json"
+LOCK: Final = "lock"
+
+
+class Report(BaseModel):
+    """What a worker says of itself.
+
+    Attributes:
+        serving: it answers; before that it will look at the slot file itself, and nobody waits for it.
+        generation: of the slots that it serves.
+        token: of the proposal that it dealt with last.
+        outcome: of that: it can switch, or why not.
+        refused: the bundle is at fault, not the worker.
+
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    serving: bool = False
+    generation: int = -1
+    token: str = ""
+    outcome: Literal["", "prepared", "failed"] = ""
+    reason: str = ""
+    refused: bool = False
+
+
+class Proposal(BaseModel):
+    """What all workers are asked to prepare."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    token: str
+    owner: int
+    slot: Slot
+    state: SlotState
+
+
+class Exchange:
+    """One worker's access to the folder.
+
+    Args:
+        folder: see `exchange_folder`.
+
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._own = folder / f"{os.getpid()}.json"
+        self._stamp: Stamp | None = None
+        self._proposal: Proposal | None = None
+
+    def report(self, report: Report) -> None:
+        """Say how this worker is."""
+        _replace(self._own, report.model_dump_json())
+
+    def reports(self) -> dict[int, Report]:
+        """Return what all living workers say, by process id."""
+        found = {}
+        for path in self.folder.glob("[0-9]*.json"):
+            with contextlib.suppress(FileNotFoundError):
+                found[int(path.stem)] = Report.model_validate_json(path.read_bytes())
+        return found
+
+    def propose(self, proposal: Proposal) -> None:
+        """Ask all workers to prepare; under `claimed` alone."""
+        _replace(self.folder / PROPOSAL, proposal.model_dump_json())
+
+    def proposal(self) -> Proposal | None:
+        """Return what is asked for, if anything is and its owner lives."""
+        path = self.folder / PROPOSAL
+        try:
+            stat = path.stat()
+            stamp = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
+            if stamp != self._stamp:
+                self._proposal = Proposal.model_validate_json(path.read_bytes())
+                self._stamp = stamp
+        except (FileNotFoundError, ValidationError):
+            self._stamp = self._proposal = None
+        if self._proposal is not None and not _lives(self._proposal.owner):
+            self.withdraw()
+            return None
+        return self._proposal
+
+    def withdraw(self) -> None:
+        """Ask no more."""
+        (self.folder / PROPOSAL).unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Be the only one that changes slots.
+
+        Raises:
+            SlotConflictError: another one is.
+
+        """
+        descriptor = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise SlotConflictError(
+                    "another change of the slots is under way; ask again after it"
+                ) from error
+            yield
+        finally:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def exchange_folder() -> Iterator[Path]:
+    """Yield a folder for the workers of one service."""
+    with tempfile.TemporaryDirectory(prefix="longsight-slots-", ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
+def forget_report(folder: Path, pid: int) -> None:
+    """Remove the report of a worker that died, so that nobody waits for it."""
+    (folder / f"{pid}.json").unlink(missing_ok=True)
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

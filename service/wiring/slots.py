@@ -1,0 +1,74 @@
+"""Puts together what one worker needs for its slots."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from service.api.state import ServiceState
+from service.metrics import Metrics
+from service.settings import Settings
+from service.wiring.assembly import CLOCK, admission_of, engine_of
+from service.wiring.changing import SlotChanger
+from service.wiring.exchange import Exchange
+from service.wiring.follower import Follower
+from service.wiring.keeper import SlotKeeper
+from service.wiring.slot_file import SlotFile
+from service.wiring.stores import Stores
+from service.wiring.unit import Shared
+
+UNKEPT: Final = "slots.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """The slots of one worker.
+
+    Attributes:
+        shared: what their bundles share.
+        keeper: holds the bundles.
+        follower: keeps them as they should be.
+        changer: changes them, in all workers.
+
+    """
+
+    shared: Shared
+    keeper: SlotKeeper
+    follower: Follower
+    changer: SlotChanger
+
+    async def close(self) -> None:
+        """Close everything; requests have ended."""
+        await self.follower.close()
+        self.shared.engine.close()
+        await self.keeper.close()
+
+
+def slots_of(settings: Settings, metrics: Metrics, service: ServiceState, exchange: Path) -> Slots:
+    """Return the slots of a worker; nothing is started, nor opened.
+
+    Args:
+        settings: of the service; with a bundle's path.
+        metrics: told of everything.
+        service: what the routes see.
+        exchange: the folder in which the workers agree.
+
+    """
+    given = settings.bundle.path
+    assert given is not None, "serve checks it"
+    models, port = settings.models, settings.server.port
+    stores = Stores(settings.redis, metrics, CLOCK)
+    shared = Shared(settings, metrics, stores, engine_of(settings, metrics), admission_of(settings))
+    keeper = SlotKeeper(shared, service)
+    # with any free port there is nothing by which the next start would know its file
+    file = SlotFile(models.state_dir / f"{port}.json" if port else exchange / UNKEPT, given)
+    between = Exchange(exchange)
+    changer = SlotChanger(
+        service,
+        keeper=keeper,
+        file=file,
+        exchange=between,
+        root=models.bundle_root or given.resolve().parent,
+        timeout_s=models.switch_timeout_s,
+        clock=CLOCK,
+    )
+    return Slots(shared, keeper, Follower(keeper, file, between), changer)
