@@ -21,7 +21,7 @@ from onnx import GraphProto, NodeProto, TensorProto, numpy_helper
 from torch import Tensor, nn
 from torch.onnx import ONNXProgram
 
-from contract.bundle import EXPLAINED, GRAPH
+from contract.bundle import EXPLAINED, GRAPH, LEAST_PAIRS
 from contract.golden import GoldenRequest
 from contract.manifest import TensorSpec
 from contract.schema import Schema
@@ -116,7 +116,8 @@ class _Graft:
     def __init__(self, graph: GraphProto, folder: Path) -> None:
         self._graph = graph
         self._tensors = {
-            _digest(numpy_helper.to_array(tensor, str(folder))): tensor.name for tensor in graph.initializer
+            _digest(tensor.name, numpy_helper.to_array(tensor, str(folder))): tensor.name
+            for tensor in graph.initializer
         }
         self._nodes: dict[_Signature, NodeProto] = {}
         for node in graph.node:
@@ -130,7 +131,7 @@ class _Graft:
         for name, value in other.initializers.items():
             assert value.const_value is not None
             array = value.const_value.numpy()
-            names[name] = self._tensors.get(_digest(array)) or self._added(name, array)
+            names[name] = self._tensors.get(_digest(name, array)) or self._added(name, array)
             own_bytes += array.nbytes if names[name].startswith(_PREFIX) else 0
         assert own_bytes <= _LARGEST_OWN, f"{own_bytes} bytes of the weights' own: a table lies there twice"
         for node in other:
@@ -169,6 +170,9 @@ def _signature(node: NodeProto) -> _Signature:
     return f"{node.domain}.{node.op_type}.{len(node.output)}", attributes, tuple(node.input)
 
 
-def _digest(array: NDArray[np.generic]) -> str:
+def _digest(name: str, array: NDArray[np.generic]) -> str:
+    """Return what tells tensors apart: their content, but for the one that may be overridden by its name."""
+    if name == LEAST_PAIRS:
+        return name
     content = hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
     return f"{array.dtype}{list(array.shape)}{content}"

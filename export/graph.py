@@ -20,8 +20,10 @@ from contract.bundle import GRAPH
 from contract.errors import LongsightError
 from contract.manifest import Dtype, TensorSpec, input_specs
 from contract.schema import Schema
+from export.pieces import unroll
 from training.calibration import Calibration
 from training.models import CtrModel
+from training.models.pieces import marked
 
 OPSET: Final = 20
 OUTPUTS: Final = tuple(
@@ -96,7 +98,7 @@ def trace(
     """
     example, shapes = _example(specs, history_length)
     try:
-        with _quiet():
+        with _quiet(), marked():
             program = torch.onnx.export(
                 module,
                 (),
@@ -111,6 +113,7 @@ def trace(
     except Exception as error:
         raise LongsightError(f"the model can't be written as ONNX: {_last_line(error)}") from error
     program = cast("ONNXProgram", program)
+    unroll(program.model, history_length=history_length)
     _strip(program)
     return program
 

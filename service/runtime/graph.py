@@ -13,6 +13,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from contract.bundle import LEAST_PAIRS
 from contract.errors import BundleError
 from service.errors import DeviceError
 
@@ -40,7 +41,12 @@ class Graph:
         self.device = device
         providers = _providers(device, gpu_memory_bytes)
         try:
-            self._session = ort.InferenceSession(path, _options(), providers=providers)
+            options = _options()
+            if device != "cpu":
+                # A GPU is slower for pieces made for a CPU's cache. The session reads the value, but does not keep it.
+                self._least_pairs = ort.OrtValue.ortvalue_from_numpy(np.array([1 << 40], dtype=np.int64))
+                options.add_initializer(LEAST_PAIRS, self._least_pairs)
+            self._session = ort.InferenceSession(path, options, providers=providers)
         except Exception as error:
             reason = str(error).splitlines()[0]
             if device != "cpu":

@@ -31,6 +31,7 @@ from training.models.embedding import FeatureEmbedding, padded_table
 from training.models.features import FeatureSpec
 from training.models.head import AdBias, Head
 from training.models.masking import HistoryMask
+from training.models.pieces import in_pieces
 from training.models.rectified import FirstLayer, rectified_pairs
 
 HIGHEST_THRESHOLD: Final = 8.0
@@ -109,7 +110,9 @@ class ActivationUnit(nn.Module):
         Training goes through block after block and keeps nothing of the layers in between: computing them
         again is cheaper than the way of `[U, L, N, H]` to memory and back, and memory doesn't grow with it.
         """
-        if not (self.training and torch.is_grad_enabled()) or self._activation == "dice":
+        if not self.training:
+            return self._in_pieces(q_UND, k_ULD)
+        if not torch.is_grad_enabled() or self._activation == "dice":
             return self._weights(q_UND, k_ULD, valid_ULN)
         if self._activation == "relu" and not torch.is_autocast_enabled(q_UND.device.type):
             return self._rectified(q_UND, k_ULD)
@@ -140,6 +143,27 @@ class ActivationUnit(nn.Module):
             hidden_ULNH = layer(activation(hidden_ULNH, valid_ULN))
         weight_ULN: Tensor = hidden_ULNH.squeeze(-1)
         return weight_ULN
+
+    def _in_pieces(self, q_UND: Tensor, k_ULD: Tensor) -> Tensor:
+        """Return `weight_ULN` without batch statistics: some ads at a time, their bias as one more row (E = D + 1)."""
+        first = self._split(q_UND)
+        k1_ULE = torch.cat([k_ULD, torch.ones_like(k_ULD[..., :1])], dim=-1)
+        rows_D2H = torch.stack([first.product, first.shared], dim=1)
+        q_UDN1 = q_UND.transpose(1, 2).unsqueeze(-1)
+        q1_UDN2 = torch.cat([q_UDN1, torch.ones_like(q_UDN1)], dim=-1)
+
+        def weigh(q1_UDn2: Tensor, bias_U1nH: Tensor) -> Tensor:
+            per_ad_UEnH = torch.cat([torch.matmul(q1_UDn2, rows_D2H), bias_U1nH], dim=1)
+            hidden_ULP = torch.bmm(k1_ULE, per_ad_UEnH.reshape(*k1_ULE.shape[::2], -1))
+            hidden_RH = hidden_ULP.reshape(
+                -1, self.first.out_features
+            )  # R = U L n: a graph adds biases to 2 axes
+            for activation, layer in zip(self.activations, self.layers, strict=True):
+                hidden_RH = layer(activation(hidden_RH))
+            return hidden_RH.reshape(*k_ULD.shape[:2], -1)
+
+        per_ad = (q1_UDN2, first.bias.unsqueeze(1))
+        return in_pieces(weigh, per_ad, axis=2, pairs_UL=k_ULD, widest=self._widest)
 
     def _rectified(self, q_UND: Tensor, k_ULD: Tensor) -> Tensor:
         layers = [(layer.weight, layer.bias) for layer in self.layers if isinstance(layer, nn.Linear)]
