@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -12,12 +11,12 @@ from contract.encoder import Array, Encoder, Tensors
 from contract.errors import LongsightError
 from contract.keys import key, key_hex
 from contract.schema import RawValue
+from service.catalog.index import IdIndex
 from service.layout import unpack_ad
 
 logger = logging.getLogger(__name__)
 
 FIRST_ROWS: Final = 1024
-_UNKNOWN: Final = repeat(-1)
 
 AdId: TypeAlias = str | int
 Packed: TypeAlias = tuple[int, bytes]  # an ad's key and its features as stored
@@ -50,7 +49,7 @@ class AdTable:
         self._columns: dict[str, Array] = {
             name: np.empty(FIRST_ROWS, dtype=column.dtype) for name, column in encoder.ads([{}]).items()
         }
-        self._rows: dict[AdId, int] = {}  # id -> row; an id in digits stands twice, as text and as number
+        self._index = IdIndex()
         self._texts: dict[int, str] = {}  # key -> id text, to find the row of an ad that was deleted
         self._stored: list[bytes] = []  # row -> features as stored
         self._free: list[int] = []
@@ -65,9 +64,8 @@ class AdTable:
             InputError: an unknown id that is no id (see `contract.keys`).
 
         """
-        rows = self._rows
-        index = np.fromiter(map(rows.get, ids, _UNKNOWN), dtype=np.int64, count=len(ids))
-        missing = np.flatnonzero(index < 0)
+        index = self._index.find(_texts(ids))
+        missing = (index < 0).nonzero()[0]
         # take() wraps the -1 of an unknown ad to some row, which is overwritten below
         tensors: Tensors = {name: column.take(index) for name, column in self._columns.items()}
         if missing.size:
@@ -78,7 +76,7 @@ class AdTable:
 
     def raw(self, ad: AdId) -> dict[str, RawValue] | None:
         """Return an ad's raw features, `ad_id` and display texts included, or None if the catalogue lacks it."""
-        row = self._rows.get(str(ad))
+        row = self._index.row(str(ad))
         return None if row is None else unpack_ad(self._stored[row])
 
     def put(self, ads: Sequence[Packed]) -> None:
@@ -115,21 +113,19 @@ class AdTable:
         """Forget an ad, if it is there."""
         text = self._texts.pop(ad_key, None)
         if text is not None:
-            row = self._rows.pop(text)
-            if (number := _number(text)) is not None:
-                del self._rows[number]
+            row = self._index.row(text)
+            assert row is not None, "an ad with a text but no row: this is a bug"
+            self._index.remove(text)
             self._stored[row] = b""
             self._free.append(row)
 
     def _place(self, ad_key: int, stored: bytes, text: str) -> int:
-        row = self._rows.get(text)
+        row = self._index.row(text)
         if row is None:
             row = self._free.pop() if self._free else len(self._stored)
             if row == len(self._stored):
                 self._stored.append(b"")
-            self._rows[text] = row
-            if (number := _number(text)) is not None:
-                self._rows[number] = row
+            self._index.add(text, row)
             self._texts[ad_key] = text
         self._stored[row] = stored
         return row
@@ -140,15 +136,11 @@ class AdTable:
                 self._columns[name] = np.resize(column, max(rows, 2 * len(column)))
 
 
-def _number(text: str) -> int | None:
-    """Return the integer whose decimal text this is, if there is one."""
-    if not text.isascii() or not text.removeprefix("-").isdigit():
-        return None
-    try:
-        number = int(text)
-    except ValueError:  # Python converts no more than 4,300 digits
-        return None
-    return number if str(number) == text else None
+def _texts(ids: Sequence[AdId]) -> Sequence[str]:
+    """Return ids as texts: an integer is its decimal text."""
+    if int in set(map(type, ids)):
+        return [str(ad) for ad in ids]
+    return ids  # type: ignore[return-value]  # they are all str
 
 
 def _complain(ad_key: int, error: Exception | str) -> None:
