@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from xxhash import xxh3_64_intdigest
 
+from contract.closeness import Closeness
 from service.api.body import Body, BodyReader
 from service.api.head import read_head
 from service.errors import NotReadyError, UnknownModelError
@@ -37,7 +38,7 @@ class Served:
         reader: of bodies with this bundle's fields.
         fingerprint: of its schema: where it is equal, a body read by one reader serves the other.
         longest_explanation: most behaviours that explain one score; 0 = the bundle has no explanations.
-        hard_routing: the model picks, so that rounding may move few scores far.
+        closeness: of its scores to those that its run gives offline.
         inside: requests that it works on; once it is in no slot, it is closed after the last of them.
 
     """
@@ -48,8 +49,8 @@ class Served:
     shadow_scorer: Scorer
     reader: BodyReader
     fingerprint: str
+    closeness: Closeness
     longest_explanation: int = 0
-    hard_routing: bool = False
     inside: int = 0
 
 
@@ -168,7 +169,9 @@ class ServiceState:
             body["model"] = {
                 "name": champion.name,
                 "version": champion.version,
-                "hard_routing": champion.hard_routing,
+                "hard_routing": champion.closeness.hard_routing,
+                "tolerance": champion.closeness.tolerance,
+                "farthest": champion.closeness.farthest,
             }
             body["slots"] = {
                 slot: {"name": served.name, "version": served.version}

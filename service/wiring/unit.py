@@ -94,7 +94,7 @@ class Unit:
             reader=BodyReader(bundle.schema, max_candidates=settings.server.max_candidates),
             fingerprint=manifest.fingerprint,
             longest_explanation=0 if explainer is None else manifest.history_length,
-            hard_routing=manifest.hard_routing,
+            closeness=manifest.closeness,
         )
 
     async def close(self) -> None:

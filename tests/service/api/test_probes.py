@@ -13,7 +13,13 @@ def test_readiness_names_what_is_served_and_the_store(served, offline):
     manifest = offline.bundle.manifest
     assert served.get("/readyz").json == {
         "ready": True,
-        "model": {"name": manifest.name, "version": manifest.version, "hard_routing": False},
+        "model": {
+            "name": manifest.name,
+            "version": manifest.version,
+            "hard_routing": False,
+            "tolerance": 1e-4,
+            "farthest": 1e-4,
+        },
         "store": {"up": True, "layout": 1},
     }
 
