@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from service.api.answered import Answered
+from service.api.answered import Answered, Observer
+from service.api.state import Served, ServiceState
 from service.capture.choice import Choice
 from service.capture.file import CaptureFile
 from service.capture.lines import Record
@@ -26,7 +27,7 @@ class Capture:
     Args:
         settings: with a path.
         metrics: told what became of those that were to be kept.
-        slot_of: names the slot that something served is in.
+        state: knows the slots.
         clock: seconds; any.
         now: seconds UTC.
         generator: draws the sample.
@@ -40,15 +41,15 @@ class Capture:
         self,
         settings: CaptureSettings,
         metrics: Metrics,
+        state: ServiceState,
         *,
-        slot_of: Callable[[object], str],
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
         generator: random.Random | None = None,
     ) -> None:
         assert settings.path is not None, "whoever builds it has looked"
         self._captured = metrics.captured
-        self._slot_of = slot_of
+        self._state = state
         self._now = now
         self._choice = Choice(
             sample=settings.sample,
@@ -79,7 +80,7 @@ class Capture:
             request_id=answered.request_id,
             model=served.name,
             version=served.version,
-            slot=self._slot_of(served),
+            slot=_slot_of(served, self._state),
             timestamp=request.timestamp,
             content_type=answered.content_type,
             raw=answered.raw,
@@ -97,3 +98,20 @@ class Capture:
     async def close(self) -> None:
         """Write what waits, and close the file."""
         await asyncio.to_thread(self._writer.close, CLOSE_S)
+
+
+def begin_capture(
+    settings: CaptureSettings, metrics: Metrics, state: ServiceState, observers: list[Observer]
+) -> Capture | None:
+    """Begin to keep requests, if that is wanted; raises as `Capture`."""
+    if settings.path is None:
+        return None
+    capture = Capture(settings, metrics, state)
+    observers.append(capture.observe)
+    return capture
+
+
+def _slot_of(served: Served, state: ServiceState) -> str:
+    """Return the slot that it holds; "" if it was replaced while it answered."""
+    slots = {} if state.lineup is None else state.lineup.slots
+    return next((slot for slot, held in slots.items() if held is served), "")
