@@ -14,7 +14,6 @@ from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
-    Histogram,
     ProcessCollector,
     disable_created_metrics,
     generate_latest,
@@ -24,7 +23,8 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 STAGES: Final = ("parse", "history", "encode", "queue", "infer", "respond")
-SHED_REASONS: Final = ("queue_full", "deadline", "caller_left")
+SHED_REASONS: Final = ("queue_full", "out_of_reach", "loop_behind", "deadline", "caller_left")
+SHADOW_RESULTS: Final = ("scored", "dropped", "failed")
 HISTORY_STATUSES: Final = ("hit", "empty", "timeout", "unavailable")
 CAPTURED: Final = ("sample", "slow", "over_limit", "queue_full", "failed")
 MODEL_ROUTES: Final = ("/models", "/models/{slot}", "/models/{slot}/rollback")
@@ -65,29 +65,8 @@ _CANDIDATES: Final = (1, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 25
 _RATIO: Final = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 _LENGTH: Final = (0, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000)
 _AGE_S: Final = (60, 600, 3600, 21_600, 86_400, 259_200, 604_800, 2_592_000, 7_776_000, 31_536_000)
+_DIFFERENCE: Final = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 2.0, 3.0, 5.0, 10.0)
 _SCORE: Final = (*(mantissa * 10.0**power for power in range(-5, 0) for mantissa in (1, 2, 5)), 1.0)
-
-
-class ArrayHistogram(Histogram):
-    """A histogram that counts a whole array at once: per request, not per score."""
-
-    def observe_many(self, values: NDArray[np.floating[Any]]) -> None:
-        """Observe each of the values."""
-        places = np.searchsorted(self._upper_bounds, values, side="left")
-        counts = np.bincount(places)
-        for index in np.flatnonzero(counts):
-            self._buckets[index].inc(float(counts[index]))
-        self._sum.inc(float(values.sum()))
-
-
-class _AllWorkers(Collector):
-    """The metrics of all workers, without models that none of them serves any more."""
-
-    def collect(self) -> Iterator[Metric]:
-        for family in MultiProcessCollector(None).collect():  # type: ignore[no-untyped-call]
-            if family.name == "longsight_model_info":
-                family.samples = [sample for sample in family.samples if sample.value]
-            yield family
 
 
 class Metrics:
@@ -101,13 +80,19 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call] # one more series per series, and nobody reads it
         self.registry = registry
+        self._waiting: list[Callable[[], None]] = []
         if MULTIPROCESS not in os.environ:
             ProcessCollector(registry=registry)
         self._declare_http()
         self._declare_engine()
         self._declare_inputs()
-        self.score = ArrayHistogram(
-            "longsight_score", "Probabilities answered.", buckets=_SCORE, registry=registry
+        self.score = self._histogram("score", "Probabilities answered.", _SCORE)
+        shadow = self._counter("shadow_total", "Requests of the champion, for the shadow.", ("result",))
+        self.shadow = {result: shadow.labels(result) for result in SHADOW_RESULTS}
+        self.shadow_score_difference = self._histogram(
+            "shadow_score_difference",
+            "Absolute difference between the shadow's and the champion's log-odds.",
+            _DIFFERENCE,
         )
         self.model_info = self._gauge(
             "model_info", "1 for what is served.", ("slot", "name", "version"), mode="livemax"
@@ -123,9 +108,9 @@ class Metrics:
             "requests_total", "Answers by route and status code.", ("route", "code")
         )
         seconds = self._histogram("request_seconds", "From request to answer.", _REQUEST_S, ("route",))
-        self.request_seconds = {route: seconds.labels(route) for route in ROUTES}
+        self.request_seconds = {route: self._child(seconds, route) for route in ROUTES}
         stages = self._histogram("stage_seconds", "Time of one request in one stage.", _STAGE_S, ("stage",))
-        self.stage_seconds = {stage: stages.labels(stage) for stage in STAGES}
+        self.stage_seconds = {stage: self._child(stages, stage) for stage in STAGES}
         shed = self._counter("shed_total", "Scoring requests given up unscored, by reason.", ("reason",))
         self.shed = {reason: shed.labels(reason) for reason in SHED_REASONS}
         captured = self._counter(
@@ -191,8 +176,18 @@ class Metrics:
         counter.inc()
         self.request_seconds[route].observe(seconds)
 
+    def when_counting(self, count: Callable[[], None]) -> None:
+        """Have something called by `count_waiting` that also lets its events wait."""
+        self._waiting.append(count)
+
+    def count_waiting(self) -> None:
+        """Count the observations that wait: other workers don't see them before."""
+        for count in self._waiting:
+            count()
+
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus' text format: of this process, or of all workers together."""
+        self.count_waiting()
         if MULTIPROCESS not in os.environ:
             return generate_latest(self.registry)
         together = CollectorRegistry()
@@ -204,8 +199,17 @@ class Metrics:
 
     def _histogram(
         self, name: str, about: str, buckets: Sequence[float], labels: Sequence[str] = ()
-    ) -> Histogram:
-        return Histogram(f"longsight_{name}", about, labels, buckets=buckets, registry=self.registry)
+    ) -> ArrayHistogram:
+        made = ArrayHistogram(f"longsight_{name}", about, labels, buckets=buckets, registry=self.registry)
+        if not labels:
+            self._waiting.append(made.count)
+        return made
+
+    def _child(self, histogram: ArrayHistogram, label: str) -> ArrayHistogram:
+        child = histogram.labels(label)
+        assert isinstance(child, ArrayHistogram), "a child is of its parent's class"
+        self._waiting.append(child.count)
+        return child
 
     def _gauge(
         self,

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, TypeAlias
 from xxhash import xxh3_64_intdigest
 
 from contract.closeness import Closeness
+from contract.schema import Schema
 from service.api.body import Body, BodyReader
 from service.api.head import read_head
 from service.errors import NotReadyError, UnknownModelError
@@ -36,7 +37,7 @@ class Served:
         scorer: of requests that are answered.
         shadow_scorer: of those that were answered by another bundle.
         reader: of bodies with this bundle's fields.
-        fingerprint: of its schema: where it is equal, a body read by one reader serves the other.
+        schema: its fields; where its fingerprint is equal, a body read by one reader serves the other.
         longest_explanation: most behaviours that explain one score; 0 = the bundle has no explanations.
         closeness: of its scores to those that its run gives offline.
         inside: requests that it works on; once it is in no slot, it is closed after the last of them.
@@ -48,7 +49,7 @@ class Served:
     scorer: Scorer
     shadow_scorer: Scorer
     reader: BodyReader
-    fingerprint: str
+    schema: Schema
     closeness: Closeness
     longest_explanation: int = 0
     inside: int = 0
@@ -71,7 +72,7 @@ class Lineup:
         self._challenger = challenger if share else None
         # another challenger draws other users; a larger share keeps those it had
         self._salt = f"{challenger.name} {challenger.version} " if challenger else ""
-        self._one_body = len({served.fingerprint for served in slots.values()}) == 1
+        self._one_body = len({served.schema.fingerprint() for served in slots.values()}) == 1
         self._by_name: dict[str, Served] = {}
         for slot in reversed(SLOTS):
             if slot in slots:
@@ -156,6 +157,16 @@ class ServiceState:
         if reason or self.lineup is None:
             raise NotReadyError(f"the service is not ready: {reason or 'starting'}")
         return self.lineup
+
+    def meet(self) -> None:
+        """Look at the load before a request is read.
+
+        Raises:
+            OverloadedError: it should be refused unread.
+
+        """
+        if self.lineup is not None:
+            self.lineup.champion.scorer.meet()
 
     def report(self) -> dict[str, Any]:
         """Return the body of `/readyz`."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from service.api.shadow import Shadow
 from service.api.state import ServiceState
 from service.metrics import Metrics
 from service.settings import Settings
@@ -28,6 +29,7 @@ class Slots:
         keeper: holds the bundles.
         follower: keeps them as they should be.
         changer: changes them, in all workers.
+        shadow: watches answers.
 
     """
 
@@ -35,9 +37,11 @@ class Slots:
     keeper: SlotKeeper
     follower: Follower
     changer: SlotChanger
+    shadow: Shadow
 
     async def close(self) -> None:
         """Close everything; requests have ended."""
+        await self.shadow.close()
         await self.follower.close()
         self.shared.engine.close()
         await self.keeper.close()
@@ -71,4 +75,5 @@ def slots_of(settings: Settings, metrics: Metrics, service: ServiceState, exchan
         timeout_s=models.switch_timeout_s,
         clock=CLOCK,
     )
-    return Slots(shared, keeper, Follower(keeper, file, between), changer)
+    shadow = Shadow(service, metrics, load=models.shadow_load, clock=CLOCK)
+    return Slots(shared, keeper, Follower(keeper, file, between), changer, shadow)

@@ -92,7 +92,7 @@ class Unit:
             scorer=scorer(shared.admission, background=False),
             shadow_scorer=scorer(Admission(ANY), background=True),
             reader=BodyReader(bundle.schema, max_candidates=settings.server.max_candidates),
-            fingerprint=manifest.fingerprint,
+            schema=bundle.schema,
             longest_explanation=0 if explainer is None else manifest.history_length,
             closeness=manifest.closeness,
         )
@@ -157,7 +157,7 @@ def _shapes(bundle: Bundle, settings: Settings) -> list[tuple[int, int]]:
     limits = limits_of(settings)
     longest = bundle.manifest.history_length
     most = min(limits.chunk_candidates, settings.server.max_candidates, max(1, limits.max_cells // longest))
-    return [(most, longest), (min(100, most), longest), (1, 1)]
+    return [(most, longest), (min(100, most), longest), (1, longest), (most, 1), (1, 1), (most, longest)]
 
 
 def _blanks(bundle: Bundle, graph: Graph, candidates: int, length: int) -> Mapping[str, NDArray[Any]]:

@@ -28,6 +28,7 @@ from service.api.state import ServiceState
 from service.metrics import Metrics
 from service.settings import Settings
 from service.wiring.assembly import CLOCK, threads_of
+from service.wiring.capturing import Capture, begin_capture
 from service.wiring.protocol import OneWriteProtocol
 from service.wiring.slots import slots_of
 from service.wiring.sockets import url_of
@@ -88,6 +89,8 @@ class Worker:
         self._metrics = Metrics(CollectorRegistry())
         self._observers: list[Observer] = []
         self._slots = slots_of(settings, self._metrics, self._state, exchange)
+        self._observers.append(self._slots.shadow)
+        self._capture: Capture | None = None
         self._server = _Server(self._uvicorn_config())
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting: asyncio.Task[None] | None = None
@@ -143,6 +146,7 @@ class Worker:
         """Become ready."""
         settings, state = self._settings, self._state
         began_s = CLOCK()
+        self._capture = begin_capture(settings.capture, self._metrics, state, self._observers)
         self._slots.shared.engine.start()
         await self._slots.follower.begin()
         champion = self._slots.keeper.champion
@@ -222,6 +226,8 @@ class Worker:
             self._starting.cancel()
 
     async def _close(self) -> None:
+        if self._capture is not None:
+            await self._capture.close()
         await self._slots.close()
 
 
