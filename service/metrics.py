@@ -5,11 +5,10 @@ set before this module is imported; `exposition` then adds up all workers.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -21,6 +20,8 @@ from prometheus_client import (
 from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
+
+from service.histogram import ArrayHistogram
 
 STAGES: Final = ("parse", "history", "encode", "queue", "infer", "respond")
 SHED_REASONS: Final = ("queue_full", "out_of_reach", "loop_behind", "deadline", "caller_left")
@@ -69,6 +70,17 @@ _DIFFERENCE: Final = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 
 _SCORE: Final = (*(mantissa * 10.0**power for power in range(-5, 0) for mantissa in (1, 2, 5)), 1.0)
 
 
+class _AllWorkers(Collector):
+    """The metrics of all workers together, without the versions that nobody serves any more."""
+
+    def collect(self) -> Iterator[Metric]:
+        together: Any = MultiProcessCollector(CollectorRegistry())  # type: ignore[no-untyped-call]
+        for metric in together.collect():
+            if metric.name == "longsight_model_info":
+                metric.samples = [sample for sample in metric.samples if sample.value]
+            yield metric
+
+
 class Metrics:
     """The metrics of one process.
 
@@ -81,6 +93,7 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call] # one more series per series, and nobody reads it
         self.registry = registry
         self._waiting: list[Callable[[], None]] = []
+        self._others: list[weakref.WeakMethod[Callable[[], None]]] = []
         if MULTIPROCESS not in os.environ:
             ProcessCollector(registry=registry)
         self._declare_http()
@@ -177,13 +190,15 @@ class Metrics:
         self.request_seconds[route].observe(seconds)
 
     def when_counting(self, count: Callable[[], None]) -> None:
-        """Have something called by `count_waiting` that also lets its events wait."""
-        self._waiting.append(count)
+        """Have a method called by `count_waiting` for as long as its object lives."""
+        self._others = [other for other in self._others if other() is not None]
+        self._others.append(weakref.WeakMethod(count))
 
     def count_waiting(self) -> None:
         """Count the observations that wait: other workers don't see them before."""
-        for count in self._waiting:
-            count()
+        for count in (*self._waiting, *[other() for other in self._others]):
+            if count is not None:
+                count()
 
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus' text format: of this process, or of all workers together."""

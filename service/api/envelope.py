@@ -5,6 +5,7 @@ it, and cost more than reading the body. While the service drains, answers also 
 connection: the next request then goes to another.
 """
 
+import asyncio
 import itertools
 import logging
 import secrets
@@ -24,6 +25,7 @@ App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 REQUEST_ID: Final = "longsight.request_id"  # key in the scope; a route may replace it before it answers
 MAX_REQUEST_ID: Final = 128
+COUNT_EVERY_S: Final = 0.25  # what other workers show of this one is at most so old
 
 _HEADER: Final = b"x-request-id"
 _CLOSE: Final = (b"connection", b"close")
@@ -63,6 +65,7 @@ class Envelope:
         self._draining = draining
         self._metrics = metrics
         self._clock = clock
+        self._counting = False
         # unique among processes by chance, within one by counting; no system call per request
         self._id_prefix = secrets.token_hex(6)
         self._id_numbers = itertools.count(secrets.randbits(16))
@@ -94,6 +97,13 @@ class Envelope:
         if code:
             route = _LABELS.get(scope["path"], "other")
             self._metrics.answered(route, code, self._clock() - started_s)
+            if not self._counting:
+                self._counting = True
+                asyncio.get_running_loop().call_later(COUNT_EVERY_S, self._count)
+
+    def _count(self) -> None:
+        self._counting = False
+        self._metrics.count_waiting()
 
 
 async def send_problem(error: BaseException, scope: Scope, send: Send) -> None:

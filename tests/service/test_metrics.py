@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry, Histogram
 
-from service.metrics import ArrayHistogram, Metrics, metric_names
+from service.histogram import MOST_WAITING, ArrayHistogram
+from service.metrics import Metrics, metric_names
 
 DOCS = Path(__file__).parents[2] / "docs" / "operations.md"
 DESIGNED = {
@@ -58,6 +59,19 @@ def test_counting_an_array_is_counting_its_values():
         assert registry.get_sample_value("together_bucket", labels) == expected
     assert registry.get_sample_value("together_sum") == pytest.approx(values.sum())
     assert registry.get_sample_value("together_count") == len(values)
+
+
+def test_what_was_observed_one_by_one_is_counted_when_it_is_shown():
+    registry = CollectorRegistry()
+    histogram = ArrayHistogram("seconds", "x", ["stage"], buckets=(0.1, 1.0), registry=registry)
+    child = histogram.labels("parse")
+    for _ in range(MOST_WAITING + 3):
+        child.observe(0.5)
+    assert len(child._values) == 3
+    assert registry.get_sample_value("seconds_bucket", {"le": "1.0", "stage": "parse"}) == MOST_WAITING + 3
+    assert registry.get_sample_value("seconds_bucket", {"le": "0.1", "stage": "parse"}) == 0
+    assert registry.get_sample_value("seconds_sum", {"stage": "parse"}) == (MOST_WAITING + 3) / 2
+    assert not child._values
 
 
 def test_series_exist_before_the_first_event_so_that_rates_begin_at_zero():
