@@ -6,7 +6,9 @@ A request, in the order in which it meets them:
   `InvalidRequestError`    the body is well formed but asks for something that can't be answered
   `UnknownModelError`      the body names a model that is not served
   `NotReadyError`          the bundle is not verified and warm yet, or the store holds another layout
+  `LoopBehindError`        more comes than the event loop can read, and deadlines are missed
   `OverloadedError`        the queue is full
+  `DeadlineOutOfReachError`  it would be answered too late, so it is not begun
   `DeadlineExceededError`  the caller's time was up before scoring began
   `CallerLeftError`        the caller hung up; nobody reads an answer
   `InferenceError`         the graph failed: a bug
@@ -23,6 +25,7 @@ Starting: `SettingsError`, `DeviceError`, `StartError`. What HTTP makes of each 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from contract.errors import InputError, LongsightError
 
@@ -91,9 +94,31 @@ class NotReadyError(ServiceError):
 
 
 class OverloadedError(ServiceError):
-    """More candidates are waiting than `batching.max_queued_candidates`; nothing of the request was done."""
+    """More candidates are waiting than `batching.max_queued_candidates`; nothing of the request was done.
 
-    retry_after_s = 1
+    Attributes:
+        reason: as `longsight_shed_total` has it.
+        retry_after_s: whole seconds after which what is inside now is expected to be done; at least 1.
+
+    """
+
+    reason: ClassVar[str] = "queue_full"
+
+    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(message)
+
+
+class LoopBehindError(OverloadedError):
+    """More requests come than can be read, and those that are let in miss their deadlines; it was not read."""
+
+    reason: ClassVar[str] = "loop_behind"
+
+
+class DeadlineOutOfReachError(OverloadedError):
+    """With what is inside already, the request can't be answered before its deadline; it was not scored."""
+
+    reason: ClassVar[str] = "out_of_reach"
 
 
 class DeadlineExceededError(ServiceError):

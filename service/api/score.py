@@ -70,6 +70,7 @@ class ScoreEndpoint:
         arrived_s = self._clock()
         headers = dict(scope["headers"])
         try:
+            self._state.meet()
             raw = await read_body(receive, headers, limit=self._max_body_bytes)
             served, body = self._state.require().read(raw, msgpack=_is_msgpack(headers))
             request = self._request(served, body, arrived_s)

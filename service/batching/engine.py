@@ -19,7 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.batching import padding
-from service.batching.queue import Job, JobQueue, Limits, OwnRun, Part, Run, Taken, Tensors
+from service.batching.fit import RunTimeFit
+from service.batching.job import Job, Limits, OwnRun, Part, Run, Taken, Tensors
+from service.batching.policy import JobQueue
 from service.errors import DeadlineExceededError, InferenceError
 
 logger = logging.getLogger(__name__)
@@ -58,11 +60,12 @@ class Engine:
         on_run: Callable[[RunReport], None],
         on_late: Callable[[], None],
     ) -> None:
-        self._queue = JobQueue(limits)
+        self._queue = JobQueue(limits, places=running)
         self._clock = clock
         self._on_run, self._on_late = on_run, on_late
         self._inline_s = inline_s
-        self._paces: dict[Run, _Pace] = {}
+        self._fits: dict[Run, RunTimeFit] = {}
+        self._learning = threading.Lock()
         # without threads that prepare, the threads themselves are the limit
         self._permits = threading.Semaphore(running) if prepared else contextlib.nullcontext()
         self._wake = threading.Condition(threading.Lock())
@@ -124,6 +127,7 @@ class Engine:
             candidates=candidates,
             length=length,
             deadline_s=deadline_s,
+            expected_s=self.expected_s(run, candidates, length),
             submitted_s=self._clock(),
             logit_N=np.empty(candidates, dtype=np.float32),
             own_run=own_run,
@@ -137,13 +141,23 @@ class Engine:
         await self._in_turn(job, self._loop.create_future())
         return job
 
+    def expected_s(self, run: Run, candidates: int, length: float) -> float:
+        """Return how long N candidates and L behaviours run when nothing else does; 0 = not known yet."""
+        fit = self._fits.get(run)
+        if fit is None:
+            fit = self._fits.setdefault(run, RunTimeFit())
+        if not fit.known:
+            return 0.0
+        chunk = self._queue.limits.chunk(length)
+        if candidates <= chunk:
+            return fit.expected_s(candidates, length)
+        whole, rest = divmod(candidates, chunk)
+        last_s = fit.expected_s(rest, length) if rest else 0.0
+        return whole * fit.expected_s(chunk, length) + last_s
+
     def forget(self, run: Run) -> None:
         """Drop what was learnt about a graph that will not run again."""
-        self._paces.pop(run, None)
-
-    def _pace(self, run: Run) -> "_Pace":
-        pace = self._paces.get(run)
-        return self._paces.setdefault(run, _Pace()) if pace is None else pace
+        self._fits.pop(run, None)
 
     async def _in_turn(self, job: Job, waiter: "asyncio.Future[None]") -> None:
         job.waiter = waiter
@@ -157,29 +171,41 @@ class Engine:
             raise
 
     def _runs_inline(self, job: Job) -> bool:
-        limits = self._queue.limits
-        cells = job.candidates * job.length
-        whole = job.candidates <= limits.chunk_candidates and cells <= limits.max_cells
-        expected_s = self._pace(job.run).expected_s(cells)
-        return whole and self._clock() <= job.deadline_s and expected_s <= self._inline_s
+        whole = job.candidates <= self._queue.limits.chunk(job.length)
+        return whole and 0.0 < job.expected_s <= self._inline_s and job.submitted_s <= job.deadline_s
 
     # ---------------------------------------------------------------- on the engine's threads
 
     def _work(self) -> None:
+        taken: Taken | None = None
         while True:
-            with self._wake:
-                while not self._queue and not self._closing:
-                    self._wake.wait()
-                if self._closing:
-                    return
-                taken = self._queue.take(self._clock())
-                if self._queue:
-                    self._wake.notify()
+            taken = self._next(taken)
+            if taken is None:
+                return
             reports = self._execute(taken.parts) if taken.parts else []
             try:
                 self._on_loop(self._deliver, taken, reports)
             except RuntimeError:  # the loop was closed under us: nobody waits any more
                 return
+
+    def _next(self, ended: Taken | None) -> Taken | None:
+        """Give back the run that has ended and wait for the next; None when the engine closes."""
+        with self._wake:
+            if ended is not None:
+                self._queue.returned(ended)
+            while not self._closing:
+                wait_s = None
+                if self._queue:
+                    now_s = self._clock()
+                    taken = self._queue.take(now_s)
+                    if taken.parts or taken.late:
+                        if self._queue:
+                            self._wake.notify()
+                        return taken
+                    if taken.again_s < math.inf:
+                        wait_s = max(0.0, taken.again_s - now_s)
+                self._wake.wait(wait_s)
+            return None
 
     def _on_loop(self, call: Callable[..., None], *args: object) -> None:
         assert self._loop is not None, "work before start: this is a bug"
@@ -215,8 +241,14 @@ class Engine:
             candidates += count
         cells = len(parts) * longest * most
         if own_run is None:
-            self._pace(run).ran(cells, ended_s - started_s)
+            self._learn(run, ended_s - started_s, candidates=most, length=longest, requests=len(parts))
         return RunReport(len(parts), candidates, 1 - useful / cells)
+
+    def _learn(self, run: Run, seconds: float, *, candidates: int, length: int, requests: int) -> None:
+        with self._learning:
+            fit = self._fits.get(run)
+            if fit is not None:
+                fit.ran(seconds, candidates=candidates, length=length, requests=requests)
 
     # ---------------------------------------------------------------- on the event loop
 
@@ -235,7 +267,9 @@ class Engine:
             if not job.waiter.done():
                 waited_ms = (self._clock() - job.submitted_s) * 1e3
                 job.waiter.set_exception(
-                    DeadlineExceededError(f"the deadline passed after {waited_ms:.1f} ms in the queue")
+                    DeadlineExceededError(
+                        f"the deadline can't be kept any more, after {waited_ms:.1f} ms in the queue"
+                    )
                 )
         self._report(reports)
 
@@ -243,21 +277,6 @@ class Engine:
         assert self._loop is not None, "work before start: this is a bug"
         for report in reports:
             self._loop.call_soon(self._on_run, report)  # after those who wait have gone on
-
-
-class _Pace:
-    """How long runs take, by their size to the power of two; a size never seen takes for ever."""
-
-    def __init__(self) -> None:
-        self._typical_s = [math.inf] * 64
-
-    def expected_s(self, cells: int) -> float:
-        return self._typical_s[cells.bit_length()]
-
-    def ran(self, cells: int, seconds: float) -> None:
-        size = cells.bit_length()
-        known_s = self._typical_s[size]
-        self._typical_s[size] = seconds if math.isinf(known_s) else known_s + (seconds - known_s) / 8
 
 
 __all__ = ["Engine", "Job", "Limits", "Run", "RunReport"]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.batching.queue import Part
+from service.batching.job import Part
 
 
 def join(parts: Sequence[Part]) -> dict[str, NDArray[Any]]:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from contract import keys
 from contract.encoder import Encoder, Tensors
-from service.batching.admission import Admission
+from service.batching.admission import Admission, Ticket
 from service.batching.engine import Engine, Job, Run
+from service.batching.probe import LoopProbe
 from service.errors import DeadlineExceededError, InferenceError, OverloadedError
 from service.history.result import History
 from service.metrics import Metrics
@@ -26,6 +27,7 @@ from service.scoring.inputs import InputCounter
 from service.scoring.request import ScoreAnswer, ScoreRequest
 
 ANONYMOUS: Final = 0
+LENGTH_SMOOTHING: Final = 1 / 64
 LEAST_LOGIT: Final = -700.0  # exp(700) is the largest that float64 holds, and 1e-304 is small enough
 
 
@@ -80,6 +82,8 @@ class Scorer:
         self._admission = admission
         self._metrics = metrics
         self._clock = clock
+        self._probe = LoopProbe(clock)
+        self._typical_length = 1.0
         self._counter = InputCounter(encoder, metrics)
 
     async def score(self, request: ScoreRequest) -> ScoreAnswer:
@@ -91,19 +95,43 @@ class Scorer:
 
         """
         count = len(request.ad_ids)
+        admission, entered_s = self._admission, self._clock()
         try:
-            self._admission.enter(count)
-        except OverloadedError:
-            self._metrics.shed["queue_full"].inc()
+            ticket = admission.enter(
+                count,
+                now_s=entered_s,
+                expected_s=self._engine.expected_s(self._run_graph, count, self._typical_length),
+                deadline_s=request.deadline_s,
+            )
+        except OverloadedError as error:
+            self._metrics.shed[error.reason].inc()
             raise
         try:
-            answer = await self._score(request)
-        except BaseException:
-            self._admission.leave(count)
-            self._metrics.queue_candidates.set(self._admission.inside)
+            answer = await self._score(request, ticket)
+        except BaseException as error:
+            admission.leave(ticket)
+            self._metrics.queue_candidates.set(admission.inside)
+            if isinstance(error, OverloadedError):
+                self._metrics.shed[error.reason].inc()
             raise
-        self._admission.leave(count)
+        admission.leave(ticket)
+        stage_s = answer.stage_s
+        admission.answered(self._clock() - entered_s - stage_s["queue"] - stage_s["infer"])
         return answer
+
+    def meet(self) -> None:
+        """Look at the event loop before a request is read.
+
+        Raises:
+            LoopBehindError: it can't keep up; the request should be refused unread.
+
+        """
+        now_s = self._clock()
+        try:
+            self._admission.meet(self._probe.lag_s(now_s), now_s)
+        except OverloadedError as error:
+            self._metrics.shed[error.reason].inc()
+            raise
 
     @property
     def busy(self) -> bool:
@@ -127,7 +155,7 @@ class Scorer:
         metrics.score.observe_many(answer.scores)
         self._counter.count(answer.tensors, has_history=answer.history_length > 0)
 
-    async def _score(self, request: ScoreRequest) -> ScoreAnswer:
+    async def _score(self, request: ScoreRequest, ticket: Ticket) -> ScoreAnswer:
         started_s = self._clock()
         reading = self._history(request, started_s)
         try:
@@ -142,6 +170,7 @@ class Scorer:
         if read_s > request.deadline_s:
             self._metrics.shed["deadline"].inc()
             raise DeadlineExceededError("the deadline passed before the scoring began")
+        self._look_again(request, ticket, length=max(1, len(history.records)), now_s=read_s)
         tensors = self._encoder.user(request, history) | candidates
         encoded_s = self._clock()
         job, explanations = await self._run(request, history, tensors)
@@ -160,6 +189,16 @@ class Scorer:
             },
             tensors=tensors,
             explanations=explanations,
+        )
+
+    def _look_again(self, request: ScoreRequest, ticket: Ticket, *, length: int, now_s: float) -> None:
+        """Hold a request to its deadline once its length is known."""
+        self._typical_length += (length - self._typical_length) * LENGTH_SMOOTHING
+        self._admission.check(
+            ticket,
+            now_s=now_s,
+            expected_s=self._engine.expected_s(self._run_graph, ticket.candidates, length),
+            deadline_s=request.deadline_s,
         )
 
     async def _run(

@@ -94,7 +94,7 @@ def limits_of(settings: Settings) -> Limits:
 
 def admission_of(settings: Settings) -> Admission:
     """Return what lets requests into a worker, whatever bundle answers them."""
-    return Admission(settings.batching.max_queued_candidates)
+    return Admission(settings.batching.max_queued_candidates, places=threads_of(settings))
 
 
 def engine_of(settings: Settings, metrics: Metrics) -> Engine:

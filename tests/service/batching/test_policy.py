@@ -1,4 +1,4 @@
-"""The queue decides alone and at once, so every arrangement of jobs can be tried."""
+"""The queue decides alone and at once, so every arrangement of jobs can be tried; time is a number."""
 
 import math
 
@@ -8,13 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.batching import padding
-from service.batching.queue import Job, JobQueue, Limits, Part
+from service.batching.job import Job, Limits, Part
+from service.batching.policy import PATIENCE, JobQueue
 
 SOLO = Limits(max_requests=1, max_cells=10_000, chunk_candidates=100)
 SHARED = Limits(max_requests=8, max_cells=10_000, chunk_candidates=100)
 
 
-def job(candidates, length=10, deadline_s=math.inf, run=len, background=False):
+def job(
+    candidates, length=10, *, deadline_s=math.inf, run=len, background=False, expected_s=0.0, submitted_s=0.0
+):
     return Job(
         run=run,
         background=background,
@@ -28,7 +31,8 @@ def job(candidates, length=10, deadline_s=math.inf, run=len, background=False):
         candidates=candidates,
         length=length,
         deadline_s=deadline_s,
-        submitted_s=0.0,
+        submitted_s=submitted_s,
+        expected_s=expected_s,
         logit_N=np.full(candidates, np.nan, dtype=np.float32),
     )
 
@@ -41,6 +45,7 @@ def drain(queue, now_s=0.0):
             assert not len(queue)
             return runs
         runs.append(taken.parts)
+        queue.returned(taken)
 
 
 @given(
@@ -105,18 +110,79 @@ def test_jobs_in_the_background_run_while_nothing_else_waits():
     queue.push(behind)
     queue.push(late)
     assert queue.take(0.0).parts[0].job is late
-    assert [part.count for part in queue.take(0.0).parts] == [100]
+    taken = queue.take(0.0)
+    assert [part.count for part in taken.parts] == [100]
     queue.push(late := job(5))
+    queue.returned(taken)
     assert [[part.job for part in parts] for parts in drain(queue)] == [[late], [behind]]
 
 
-def test_a_big_request_lets_small_ones_pass_after_each_chunk():
+def test_a_small_request_passes_a_big_one_between_its_chunks():
     queue = JobQueue(SOLO)
-    big, small = job(300), job(1)
+    big, small = job(300, expected_s=0.3), job(1, expected_s=0.001, submitted_s=0.05)
     queue.push(big)
+    first = queue.take(0.0)
     queue.push(small)
-    order = [(parts[0].job, parts[0].count) for parts in drain(queue)]
+    queue.returned(first)
+    order = [(part.job, part.count) for part in [first.parts[0], *[parts[0] for parts in drain(queue, 0.1)]]]
     assert order == [(big, 100), (small, 1), (big, 100), (big, 100)]
+
+
+def test_nothing_passes_a_request_that_has_waited_long_for_its_size():
+    queue = JobQueue(SOLO)
+    big = job(10, expected_s=0.01)
+    queue.push(big)
+    soon, later = (job(10, expected_s=0.001, submitted_s=PATIENCE * at) for at in (0.005, 0.011))
+    queue.push(later)
+    queue.push(soon)
+    assert [parts[0].job for parts in drain(queue, 1.0)] == [soon, big, later]
+
+
+def test_a_deadline_makes_a_request_due_earlier():
+    queue = JobQueue(SOLO)
+    relaxed, pressed = job(10, expected_s=0.01), job(10, expected_s=0.02, deadline_s=0.05)
+    queue.push(relaxed)
+    queue.push(pressed)
+    assert [parts[0].job for parts in drain(queue)] == [pressed, relaxed]
+
+
+def test_one_chunk_of_a_request_runs_at_a_time():
+    queue = JobQueue(SOLO, places=2)
+    queue.push(job(200))
+    first = queue.take(0.0)
+    assert queue.take(0.0).parts == []
+    queue.returned(first)
+    assert queue.take(0.0).parts[0].start == 100
+
+
+def test_the_last_place_is_kept_for_short_runs_but_not_for_long():
+    queue = JobQueue(SOLO, places=2)
+    for number in range(100):  # what is usual
+        queue.push(job(10, expected_s=0.001, submitted_s=-1.0 - number))
+    drain(queue)
+    first, second = (job(10, expected_s=0.05) for _ in range(2))
+    for one in (first, second):
+        queue.push(one)
+    running = queue.take(0.0)
+    assert running.parts[0].job is first
+    held = queue.take(0.01)
+    assert held.parts == []
+    assert held.again_s == pytest.approx(0.05)
+    short = job(10, expected_s=0.001, submitted_s=0.02)
+    queue.push(short)
+    assert queue.take(0.02).parts[0].job is short
+    assert queue.take(held.again_s).parts[0].job is second
+
+
+def test_a_long_run_takes_the_place_that_another_has_left():
+    queue = JobQueue(SOLO, places=2)
+    first, second = (job(10, expected_s=0.05) for _ in range(2))
+    queue.push(first)
+    queue.push(second)
+    running = queue.take(0.0)
+    assert queue.take(0.0).parts == []
+    queue.returned(running)
+    assert queue.take(0.0).parts[0].job is second
 
 
 def test_a_long_history_makes_chunks_smaller():
@@ -137,8 +203,21 @@ def test_the_late_are_dropped_before_they_cost_anything():
 def test_what_has_begun_is_finished_in_spite_of_its_deadline():
     queue = JobQueue(SOLO)
     queue.push(job(150, deadline_s=1.0))
-    assert queue.take(0.5).parts[0].count == 100
+    taken = queue.take(0.5)
+    assert taken.parts[0].count == 100
+    queue.returned(taken)
     assert queue.take(2.0).parts[0].count == 50
+
+
+def test_what_would_end_too_late_makes_room_for_others_but_is_tried_alone():
+    queue = JobQueue(SOLO)
+    hopeless, other = job(5, expected_s=0.2, deadline_s=1.0), job(5, submitted_s=0.85)
+    queue.push(hopeless)
+    queue.push(other)
+    taken = queue.take(0.9)
+    assert ([part.job for part in taken.parts], taken.late) == ([other], [hopeless])
+    queue.push(job(5, expected_s=0.2, deadline_s=1.0))
+    assert len(queue.take(0.9).parts) == 1
 
 
 @pytest.mark.parametrize("fate", ["abandoned", "failed"])
