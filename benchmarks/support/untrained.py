@@ -56,10 +56,12 @@ matches = "category"
 FEATURES: Final = FeatureSpec.from_schema(SCHEMA, ROWS)
 
 
-def untrained(model: str, settings: Mapping[str, object], *, history_length: int) -> CtrModel:
+def untrained(
+    model: str, settings: Mapping[str, object], *, history_length: int, features: FeatureSpec = FEATURES
+) -> CtrModel:
     """Return a model as it is before its first step, seed 0, in eval mode."""
     torch.manual_seed(0)
-    return build_model(model, FEATURES, settings, history_length=history_length).eval()
+    return build_model(model, features, settings, history_length=history_length).eval()
 
 
 def write(model: CtrModel, folder: Path) -> Path:
@@ -70,16 +72,18 @@ def write(model: CtrModel, folder: Path) -> Path:
     return folder / GRAPH
 
 
-def tensors(names: Sequence[str], *, behaviors: int, candidates: int, seed: int = 0) -> Tensors:
+def tensors(
+    names: Sequence[str], *, behaviors: int, candidates: int, seed: int = 0, items: int = ROWS["item"]
+) -> Tensors:
     """Return one request of random ids with a full history, of the inputs that a graph takes."""
     rng = np.random.default_rng(seed)
     history, ads = (1, behaviors), (1, candidates)
     every: dict[str, Any] = {
-        "history_item_id": rng.integers(1, ROWS["item"], history),
+        "history_item_id": rng.integers(1, items, history),
         "history_category": rng.integers(1, ROWS["category"], history),
         "history_age": np.sort(rng.integers(1, 24, history))[:, ::-1].copy(),
         "history_mask": np.ones(history, dtype=bool),
-        "ad_ad_id": rng.integers(1, ROWS["item"], ads),
+        "ad_ad_id": rng.integers(1, items, ads),
         "ad_category": rng.integers(1, ROWS["category"], ads),
     }
     return {name: every[name] for name in names}

@@ -46,7 +46,7 @@ def types_of(graph: onnx.GraphProto) -> dict[str, int]:
     return {tensor.name: tensor.data_type for tensor in graph.initializer}
 
 
-def lookup(folder: Path, table: np.ndarray, *nodes: onnx.NodeProto) -> Path:
+def lookup(folder: Path, table: np.ndarray, *nodes: onnx.NodeProto, **more: np.ndarray) -> Path:
     """Write a graph that reads a table by rows [U, L], and whatever else; returns its folder."""
     folder.mkdir()
     everything = (helper.make_node("Gather", ["table", "rows"], ["logit"]), *nodes)
@@ -58,6 +58,7 @@ def lookup(folder: Path, table: np.ndarray, *nodes: onnx.NodeProto) -> Path:
         [
             numpy_helper.from_array(table, "table"),
             numpy_helper.from_array(np.array([1, 0]), "fixed"),
+            *(numpy_helper.from_array(array, name) for name, array in more.items()),
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
@@ -155,6 +156,15 @@ def test_a_number_beyond_float16_is_refused_with_its_place() -> None:
     ):
         store("colours", table, "fp16")
     assert np.isfinite(store("colours", np.full((1, 9), 7e4, np.float32), "int8").number).all()
+
+
+def test_a_table_that_is_next_to_nothing_stays_as_it_is(tmp_path: Path) -> None:
+    few = helper.make_node("Gather", ["few", "rows"], ["z"])
+    plain = lookup(
+        tmp_path / "plain", np.ones((1000, 64), dtype=np.float32), few, few=np.ones((2, 64), np.float32)
+    )
+    types = types_of(graph_of(reduced(plain, tmp_path / "half", "fp16") / "model.onnx"))
+    assert (types["table"], types["few"]) == (FLOAT16, FLOAT)
 
 
 # ---------------------------------------------------------------- what is a table

@@ -20,6 +20,7 @@ def test_readiness_names_what_is_served_and_the_store(served, offline):
             "tolerance": 1e-4,
             "farthest": 1e-4,
         },
+        "slots": {"champion": {"name": manifest.name, "version": manifest.version}},
         "store": {"up": True, "layout": 1},
     }
 
