@@ -10,12 +10,12 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import psutil
 import pytest
 
 from service.history.load import load as load_log
 from tests.support.serving import log_odds, service
 from tests.support.tiny import tiny_log
+from tests.support.workers import alive, pids, until, workers_of
 
 BODY = {"user_id": "5", "candidates": [str(100 + index) for index in range(25)], "timestamp": 1_508_000_000}
 
@@ -51,13 +51,6 @@ class Load:
         for future in self._futures:
             future.result(30)
         self._pool.shutdown()
-
-
-def until(condition, timeout_s=20.0):
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
@@ -179,21 +172,3 @@ def test_workers_end_when_their_parent_is_killed(house):
         os.kill(started.process.pid, signal.SIGKILL)
         started.process.wait()
         until(lambda: not alive(workers))
-
-
-def workers_of(started):
-    return [
-        child
-        for child in psutil.Process(started.process.pid).children()
-        if child.status() != psutil.STATUS_ZOMBIE and "service.wiring.child" in child.cmdline()
-    ]
-
-
-def pids(processes):
-    return {process.pid for process in processes}
-
-
-def alive(processes):
-    return [
-        process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    ]
