@@ -14,9 +14,9 @@ CAUGHT_UP_S: Final = 0.0003
 """A wait that short is none: the loop has caught up."""
 STANDING_S: Final = 0.1
 """A queue is a standing one when the loop has not caught up for so long."""
-BEARABLE_S: Final = 0.00125
+BEARABLE_S: Final = 0.0014
 """Longest wait in a standing queue that costs deadlines."""
-ALARM_S: Final = 1.0
+ALARM_S: Final = 2.0
 """So long after the last deadline that was out of reach; then it is tried again without refusing."""
 
 
