@@ -14,7 +14,7 @@ FIXED_BYTES: Final = 1000  # of a line without body and scores, and of the objec
 SCORE_BYTES: Final = 28  # of a score in memory and in the line
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: filling a frozen one costs the event loop three times as much
 class Record:
     """A scored request as the event loop hands it over; see `service.capture.record.Captured` for the rest.
 
@@ -75,9 +75,14 @@ def line_of(record: Record) -> bytes:
         },
         "unknown_ads": record.unknown_ads,
     }
-    line["stage_ms"] = {stage: round(1e3 * seconds, 3) for stage, seconds in record.stage_s.items()}
-    line["total_ms"] = round(1e3 * record.seconds, 3)
+    line["stage_ms"] = {stage: _ms(seconds) for stage, seconds in record.stage_s.items()}
+    line["total_ms"] = _ms(record.seconds)
     return orjson.dumps(line, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)
+
+
+def _ms(seconds: float) -> float:
+    """Return milliseconds to the microsecond; `round` takes four times as long."""
+    return int(1e6 * seconds + 0.5) / 1e3
 
 
 def _on_one_line(raw: bytes) -> bytes:
