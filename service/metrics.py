@@ -7,7 +7,7 @@ set before this module is imported; `exposition` then adds up all workers.
 import os
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
@@ -21,7 +21,9 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from service.histogram import ArrayHistogram
+from service.tally import ArrayHistogram, TallyCounter, TallyGauge
+
+Tally = TypeVar("Tally", ArrayHistogram, TallyCounter)
 
 STAGES: Final = ("parse", "history", "encode", "queue", "infer", "respond")
 SHED_REASONS: Final = ("queue_full", "out_of_reach", "loop_behind", "deadline", "caller_left")
@@ -117,8 +119,11 @@ class Metrics:
         )
 
     def _declare_http(self) -> None:
-        self.requests = self._counter(
-            "requests_total", "Answers by route and status code.", ("route", "code")
+        self.requests = TallyCounter(
+            "longsight_requests_total",
+            "Answers by route and status code.",
+            ("route", "code"),
+            registry=self.registry,
         )
         seconds = self._histogram("request_seconds", "From request to answer.", _REQUEST_S, ("route",))
         self.request_seconds = {route: self._child(seconds, route) for route in ROUTES}
@@ -130,7 +135,7 @@ class Metrics:
             "captured_total", "Requests kept in a file, by why; or that were not, by why not.", ("result",)
         )
         self.captured = {result: captured.labels(result) for result in CAPTURED}
-        self._answers: dict[tuple[str, int], Counter] = {}
+        self._answers: dict[tuple[str, int], TallyCounter] = {}
 
     def _declare_engine(self) -> None:
         self.batch_requests = self._histogram(
@@ -142,13 +147,22 @@ class Metrics:
         self.padding_ratio = self._histogram(
             "padding_ratio", "Share of a run's cells that is padding.", _RATIO
         )
-        self.queue_candidates = self._gauge(
-            "queue_candidates", "Candidates of all requests inside the service.", mode="livesum"
+        self.queue_candidates = TallyGauge(
+            "longsight_queue_candidates",
+            "Candidates of all requests inside the service.",
+            registry=self.registry,
+            multiprocess_mode="livesum",
         )
+        self._waiting.append(self.queue_candidates.count)
 
     def _declare_inputs(self) -> None:
-        history = self._counter("history_total", "Histories by how their read ended.", ("status",))
-        self.history = {status: history.labels(status) for status in HISTORY_STATUSES}
+        history = TallyCounter(
+            "longsight_history_total",
+            "Histories by how their read ended.",
+            ("status",),
+            registry=self.registry,
+        )
+        self.history = {status: self._child(history, status) for status in HISTORY_STATUSES}
         self.history_length = self._histogram(
             "history_length", "Behaviours a request was scored with.", _LENGTH
         )
@@ -185,7 +199,7 @@ class Metrics:
         """Count one answer of a route of `ROUTES`."""
         counter = self._answers.get((route, code))
         if counter is None:
-            counter = self._answers[route, code] = self.requests.labels(route, str(code))
+            counter = self._answers[route, code] = self._child(self.requests, route, str(code))
         counter.inc()
         self.request_seconds[route].observe(seconds)
 
@@ -220,9 +234,8 @@ class Metrics:
             self._waiting.append(made.count)
         return made
 
-    def _child(self, histogram: ArrayHistogram, label: str) -> ArrayHistogram:
-        child = histogram.labels(label)
-        assert isinstance(child, ArrayHistogram), "a child is of its parent's class"
+    def _child(self, parent: Tally, *labels: str) -> Tally:
+        child = parent.labels(*labels)
         self._waiting.append(child.count)
         return child
 

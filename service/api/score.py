@@ -30,7 +30,7 @@ from service.scoring.request import ScoreAnswer, ScoreRequest
 JSON: Final = b"application/json"
 MSGPACK: Final = b"application/msgpack"
 MAX_EXPLAINED: Final = 20_000  # behaviours named in one answer: more would hold up the event loop
-WATCH_AFTER_S: Final = 0.01  # a request that takes longer is given up when its caller leaves
+WATCH_AFTER_S: Final = 0.025  # a request that takes longer is given up when its caller leaves
 
 _TIMING: Final = b", ".join(stage.encode() + b";dur=%.3f" for stage in STAGES)
 

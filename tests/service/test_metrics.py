@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry, Histogram
 
-from service.histogram import MOST_WAITING, ArrayHistogram
 from service.metrics import Metrics, metric_names
+from service.tally import MOST_WAITING, ArrayHistogram, TallyCounter, TallyGauge
 
 DOCS = Path(__file__).parents[2] / "docs" / "operations.md"
 DESIGNED = {
@@ -72,6 +72,22 @@ def test_what_was_observed_one_by_one_is_counted_when_it_is_shown():
     assert registry.get_sample_value("seconds_bucket", {"le": "0.1", "stage": "parse"}) == 0
     assert registry.get_sample_value("seconds_sum", {"stage": "parse"}) == (MOST_WAITING + 3) / 2
     assert not child._values
+
+
+def test_counters_and_gauges_tell_what_waits_when_they_are_shown():
+    registry = CollectorRegistry()
+    answers = TallyCounter("answers", "x", ["code"], registry=registry)
+    inside = TallyGauge("inside", "x", registry=registry)
+    child = answers.labels("200")
+    child.inc()
+    child.inc(2)
+    inside.set(5)
+    inside.set(3)
+    assert (child._value.get(), inside._value.get()) == (0, 0)
+    assert registry.get_sample_value("answers_total", {"code": "200"}) == 3
+    assert registry.get_sample_value("inside") == 3
+    child.count()
+    assert registry.get_sample_value("answers_total", {"code": "200"}) == 3
 
 
 def test_series_exist_before_the_first_event_so_that_rates_begin_at_zero():
