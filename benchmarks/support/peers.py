@@ -16,14 +16,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.support.closed_loop import Target
 from benchmarks.support.peer_scorer import BUNDLE, REDIS
 from benchmarks.support.running_service import ROOT, free_port
-from benchmarks.support.score_traffic import Asked, write_bodies, zipf_requests
+from benchmarks.support.score_traffic import JSON, MSGPACK, Asked, write_bodies, zipf_requests
 from benchmarks.support.serving_stand import Stand
 
 READY_S: Final = 90.0
@@ -40,8 +40,6 @@ SHARED: Final = (
     "uvloop",
 )
 """What the service's own modules need there, in the versions of constraints.txt."""
-JSON: Final = "application/json"
-MSGPACK: Final = "application/msgpack"
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class Configuration:
 
     peer: str
     name: str
-    environment: dict[str, str]
+    environment: dict[str, str] = field(hash=False)
     body: str = JSON
 
 

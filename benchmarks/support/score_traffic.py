@@ -14,6 +14,8 @@ from benchmarks.support.serving_stand import ADS
 BODIES: Final = 4096
 """Different requests of one run; they are sent in turn."""
 CANDIDATES: Final = 100
+JSON: Final = "application/json"
+MSGPACK: Final = "application/msgpack"
 ZIPF: Final = 1.0
 """The user of rank r is asked for r^-1 times as often as the first."""
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from benchmarks.support.closed_loop import Load, Target, closed_loop
 from benchmarks.support.running_service import running
-from benchmarks.support.score_traffic import write_bodies, zipf_requests
+from benchmarks.support.score_traffic import JSON, MSGPACK, write_bodies, zipf_requests
 from benchmarks.support.serving_stand import Stand
 
 CONNECTIONS: Final = (1, 4, 16, 64)
@@ -30,28 +30,38 @@ class Setup:
 
     name: str
     arguments: tuple[str, ...] = ()
-    environment: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict, hash=False)
+    body: str = JSON
 
 
 DEFAULT: Final = Setup("1 process")
+WORKERS: Final = Setup("2 workers", ("--workers", "2"))
 SETUPS: Final = (
     DEFAULT,
     Setup("1 process, 1 thread", (), {"LONGSIGHT_RUNTIME__THREADS": "1"}),
     Setup("1 process, never inline", (), {"LONGSIGHT_BATCHING__INLINE_MS": "0"}),
-    Setup("2 workers", ("--workers", "2")),
+    WORKERS,
     Setup("2 workers, never inline", ("--workers", "2"), {"LONGSIGHT_BATCHING__INLINE_MS": "0"}),
     Setup("2 workers, 2 threads", ("--workers", "2"), {"LONGSIGHT_RUNTIME__THREADS": "2"}),
+    Setup("2 workers, msgpack", ("--workers", "2"), {}, MSGPACK),
 )
+
+
+def setup_called(name: str) -> Setup:
+    """Return one of `SETUPS`."""
+    return next(setup for setup in SETUPS if setup.name == name)
 
 
 @contextlib.contextmanager
 def service(stand: Stand, setup: Setup, *, bundle: str = "tin") -> Iterator[Target]:
-    """Start the service on a bundle of the stand; yields where JSON requests go."""
+    """Start the service on a bundle of the stand; yields where requests by Zipf's law go."""
     asked = zipf_requests(stand.sizes.users)
-    bodies = write_bodies(stand.folder / "bodies" / "json", [one.json() for one in asked])
+    kind = setup.body.rpartition("/")[2]
+    bodies = [one.msgpack() if setup.body == MSGPACK else one.json() for one in asked]
+    path = write_bodies(stand.folder / "bodies" / kind, bodies)
     with running(stand.prepared(bundle), *setup.arguments, environment=setup.environment) as ready:
         url = f"http://{ready.host}:{ready.port}/score"
-        yield Target(url, bodies, {"service": ready.process.pid, "store": stand.store_pid})
+        yield Target(url, path, {"service": ready.process.pid, "store": stand.store_pid}, setup.body)
 
 
 def loads(target: Target, effort: Effort, connections: tuple[int, ...] = CONNECTIONS) -> list[Load]:

@@ -1,0 +1,98 @@
+"""Closed loops: the service's set-ups beside each other, and the best of them against each peer's best."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.support.closed_loop import Load, Target, closed_loop
+from benchmarks.support.peers import Configuration, largest_difference, peer, versions
+from benchmarks.support.serving_parts import CONNECTIONS, DEFAULT, SETUPS, Effort, Setup, loads, service
+from benchmarks.support.serving_stand import Stand
+
+JUDGED: Final = (4, 16)
+"""Connections at which the best set-up is chosen, and at which the bars look."""
+CLOSE: Final = 1e-4
+"""Log-odds."""
+
+
+def closed(stand: Stand, effort: Effort) -> dict[str, Any]:
+    """Return what every set-up of the service does at each number of connections, and which is the fastest."""
+    found = {}
+    for setup in SETUPS:
+        print(f"service: {setup.name}", flush=True)
+        with service(stand, setup) as target:
+            found[setup.name] = loads(target, effort)
+    rate = {name: _judged_rate(seen) for name, seen in found.items()}
+    return {
+        "setups": {name: [load.table() for load in seen] for name, seen in found.items()},
+        "best": max(rate, key=lambda name: rate[name]),
+    }
+
+
+def match(
+    stand: Stand, effort: Effort, *, best: Setup, configurations: Sequence[Configuration], python: Path
+) -> dict[str, Any]:
+    """Try a peer's configurations, then let its best and the service's alternate at every number of connections."""
+    tried: dict[Configuration, Load] = {}
+    differences = {}
+    with service(stand, DEFAULT) as target:
+        for configuration in configurations:
+            with peer(stand, python, configuration) as other:
+                differences[configuration.name] = largest_difference(target, other)
+                tried[configuration] = closed_loop(other, connections=16, seconds=effort.seconds)
+            print(f"{configuration.peer}: {configuration.name}: {tried[configuration].line()}", flush=True)
+    sound = [one for one in tried if differences[one.name] <= CLOSE and not tried[one].failed]
+    if not sound:
+        raise SystemExit("no configuration of the peer gives the service's answers")
+    fastest = max(sound, key=lambda one: tried[one].requests_per_s)
+    with service(stand, best) as ours, peer(stand, python, fastest) as theirs:
+        turns = _turns({"service": ours, "peer": theirs}, effort)
+    return {
+        "versions": versions(python),
+        "tried": {one.name: load.table() for one, load in tried.items()},
+        "differences": differences,
+        "best": {"service": best.name, "peer": fastest.name},
+        "connections": {str(number): _compared(rounds) for number, rounds in turns.items()},
+    }
+
+
+def _turns(targets: Mapping[str, Target], effort: Effort) -> dict[int, list[dict[str, Load]]]:
+    turns: dict[int, list[dict[str, Load]]] = {number: [] for number in CONNECTIONS}
+    for _ in range(effort.rounds):
+        for number, rounds in turns.items():
+            rounds.append(
+                {
+                    name: closed_loop(target, connections=number, seconds=effort.seconds)
+                    for name, target in targets.items()
+                }
+            )
+    return turns
+
+
+def _compared(rounds: Sequence[Mapping[str, Load]]) -> dict[str, Any]:
+    """Return medians over the rounds: of both sides, and of the ratios within each round."""
+    found: dict[str, Any] = {
+        name: {
+            "requests_per_s": statistics.median(one[name].requests_per_s for one in rounds),
+            "p50_ms": statistics.median(one[name].p50_ms for one in rounds),
+            "p99_ms": statistics.median(one[name].p99_ms for one in rounds),
+            "cpu_us": statistics.median(one[name].cpu_us["service"] for one in rounds),
+            "failed": sum(one[name].failed for one in rounds),
+        }
+        for name in rounds[0]
+    }
+    return {
+        **found,
+        "rate_ratio": statistics.median(
+            one["service"].requests_per_s / one["peer"].requests_per_s for one in rounds
+        ),
+        "p99_ratio": statistics.median(one["service"].p99_ms / one["peer"].p99_ms for one in rounds),
+        "cpu_ratio": statistics.median(
+            one["peer"].cpu_us["service"] / one["service"].cpu_us["service"] for one in rounds
+        ),
+    }
+
+
+def _judged_rate(seen: Sequence[Load]) -> float:
+    return sum(load.requests_per_s for load in seen if load.connections in JUDGED)
