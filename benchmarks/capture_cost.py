@@ -44,7 +44,7 @@ USERS: Final = 50
 WARM_UP: Final = 300
 ALL_US: Final = 20.0
 LOOP_US: Final = 10.0
-SAMPLE_US: Final = 3.0
+SAMPLE_US: Final = 5.0
 
 
 def parts(folder: Path, *, sample: float) -> dict[str, float]:
