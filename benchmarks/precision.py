@@ -17,7 +17,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -42,6 +42,8 @@ from training.synthesize.log import synthesize
 from training.train import train
 
 FORMS: Final = PRECISIONS
+EVERY_TABLE: Final[dict[str, Precision]] = {"fp16, every table": "fp16", "int8, every table": "int8"}
+"""Forms for their speed alone: the exporter leaves small tables as they are."""
 ITEMS: Final = 1_000_000
 WIDTH: Final = 64
 LENGTH, CANDIDATES, REQUESTS = 1_000, 100, 64
@@ -52,10 +54,15 @@ def measure(run: Path, folder: Path, *, rounds: int) -> list[dict[str, Any]]:
     """Return size, speed and quality of every form of a run."""
     quality = [_exported(run, folder, form) for form in FORMS]
     request = typical_request(Run.load(run))
+    for name, form in EVERY_TABLE.items():
+        (folder / name).mkdir()
+        write_reduced(folder / "fp32", folder / name, precision=form, smallest_share=0.0)
+        quality.append({})
+    names = (*FORMS, *EVERY_TABLE)
     return [
-        {"run": run.name, "form": form, "data_bytes": (folder / form / DATA).stat().st_size, **found, **speed}
-        for form, found, speed in zip(
-            FORMS, quality, milliseconds(folder, request, rounds=rounds), strict=True
+        {"run": run.name, "form": name, "data_bytes": (folder / name / DATA).stat().st_size, **found, **speed}
+        for name, found, speed in zip(
+            names, quality, milliseconds(folder, names, request, rounds=rounds), strict=True
         )
     ]
 
@@ -78,11 +85,13 @@ def _exported(run: Path, folder: Path, form: Precision) -> dict[str, Any]:
     }
 
 
-def milliseconds(folder: Path, request: Tensors, *, rounds: int) -> list[dict[str, float]]:
+def milliseconds(
+    folder: Path, forms: Sequence[str], request: Tensors, *, rounds: int
+) -> list[dict[str, float]]:
     """Return the median milliseconds of a run of every form, all in turn, and how that relates to fp32."""
-    graphs = [Graph(folder / form / "model.onnx") for form in FORMS]
+    graphs = [Graph(folder / form / "model.onnx") for form in forms]
     runs: dict[str, Callable[[], object]] = {
-        form: partial(graph.run, request) for form, graph in zip(FORMS, graphs, strict=True)
+        form: partial(graph.run, request) for form, graph in zip(forms, graphs, strict=True)
     }
     taken = cpu_seconds(runs, rounds=rounds, warm_up=10)
     return [
@@ -90,7 +99,7 @@ def milliseconds(folder: Path, request: Tensors, *, rounds: int) -> list[dict[st
             "ms": 1e3 * float(np.median(taken[form])),
             "of_fp32": float(np.median(taken[form] / taken["fp32"])),
         }
-        for form in FORMS
+        for form in forms
     ]
 
 
@@ -115,7 +124,7 @@ def large(folder: Path, *, rounds: int) -> list[dict[str, Any]]:
             **_memory(folder / form / "model.onnx", folder / "tensors.npz"),
             **ms,
         }
-        for form, ms in zip(FORMS, milliseconds(folder, some[0], rounds=rounds), strict=True)
+        for form, ms in zip(FORMS, milliseconds(folder, FORMS, some[0], rounds=rounds), strict=True)
     ]
 
 
@@ -164,20 +173,20 @@ def synthetic(folder: Path) -> list[Path]:
 def show(runs: list[dict[str, Any]], big: list[dict[str, Any]], found: list[dict[str, Any]]) -> None:
     """Print the tables."""
     print(
-        f"{'run':<18}{'form':<6}{'MB':>7}{'ms':>8}{'of fp32':>9}{'GAUC change':>13}{'interval':>21}{'PCOC change':>13}"
+        f"{'run':<18}{'form':<19}{'MB':>7}{'ms':>8}{'of fp32':>9}{'GAUC change':>13}{'interval':>21}{'PCOC change':>13}"
     )
     for entry in runs:
-        line = f"{entry['run']:<18}{entry['form']:<6}{entry['data_bytes'] / 1e6:>7.2f}{entry['ms']:>8.2f}"
+        line = f"{entry['run']:<18}{entry['form']:<19}{entry['data_bytes'] / 1e6:>7.2f}{entry['ms']:>8.2f}"
         line += f"{entry['of_fp32']:>9.3f}"
-        if entry["gauc_difference"] is not None:
+        if entry.get("gauc_difference") is not None:
             interval = (
                 "-" if entry["gauc_low"] is None else f"{entry['gauc_low']:+.5f}..{entry['gauc_high']:+.5f}"
             )
             line += f"{entry['gauc_difference']:>+13.5f}{interval:>21}{entry['pcoc_difference']:>+13.5f}"
-        print(line + (f"  refused: {entry['refused']}" if entry["refused"] else ""))
-    print(f"{'a million items':<18}{'form':<6}{'MB':>7}{'ms':>8}{'of fp32':>9}{'peak MB':>10}{'before':>8}")
+        print(line + (f"  refused: {entry['refused']}" if entry.get("refused") else ""))
+    print(f"{'a million items':<18}{'form':<19}{'MB':>7}{'ms':>8}{'of fp32':>9}{'peak MB':>10}{'before':>8}")
     for entry in big:
-        line = f"{'':<18}{entry['form']:<6}{entry['data_bytes'] / 1e6:>7.1f}{entry['ms']:>8.2f}"
+        line = f"{'':<18}{entry['form']:<19}{entry['data_bytes'] / 1e6:>7.1f}{entry['ms']:>8.2f}"
         print(f"{line}{entry['of_fp32']:>9.3f}{entry['peak_mb']:>10.0f}{entry['before_mb']:>8.0f}")
     for entry in found:
         figures = f"{entry['ms']:.2f} ms, {entry['of_fp32']:.2f} of fp32" if entry["ms"] else entry["said"]

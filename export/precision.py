@@ -23,12 +23,12 @@ Precision = Literal["fp32", "fp16", "int8"]
 PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "fp16", "int8")
 DATA: Final = f"{GRAPH}.data"
 
+SMALLEST_SHARE: Final = 0.01
+"""Of all tables' bytes: less saves next to nothing and costs a run as many nodes."""
+
 _LARGEST_FP16: Final = float(np.finfo(np.float16).max)
 _LARGEST_INT8: Final = 127
 _SCALE_BYTES: Final = 4
-_SMALLEST_SHARE: Final = (
-    0.01  # of all tables' bytes; less saves nothing and costs nodes (int8 TIN 1.35 x fp32, so 1.12)
-)
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,16 @@ def store(name: str, table_RW: NDArray[np.float32], precision: Precision) -> Sto
     return Stored(table_RW.astype(np.float16))
 
 
-def write_reduced(plain: Path, folder: Path, *, precision: Precision) -> Reduced:
+def write_reduced(
+    plain: Path, folder: Path, *, precision: Precision, smallest_share: float = SMALLEST_SHARE
+) -> Reduced:
     """Write the graphs of a folder into another, their tables in fewer bytes.
 
     Args:
         plain: holds `model.onnx` with its weights, and maybe `explain.onnx`; left as it is.
         folder: gets the same files, again with one file of weights for both graphs.
         precision: of the tables.
+        smallest_share: of all tables' bytes; those that hold less stay as they are.
 
     Raises:
         InputError: the graph reads no table.
@@ -96,8 +99,9 @@ def write_reduced(plain: Path, folder: Path, *, precision: Precision) -> Reduced
         raise InputError(
             f"--precision {precision}: this graph reads no table row by row, so nothing gets smaller; leave it out"
         )
-    arrays = _large({name: _array(model.graph, name) for name in names})
-    stored = {name: store(name, array, precision) for name, array in arrays.items()}
+    arrays = {name: _array(model.graph, name) for name in names}
+    least = smallest_share * sum(array.nbytes for array in arrays.values())
+    stored = {name: store(name, array, precision) for name, array in arrays.items() if array.nbytes >= least}
     keep(model.graph, stored)
     ir.save(model, folder / GRAPH, external_data=DATA)
     if (plain / EXPLAINED).exists():
@@ -111,12 +115,6 @@ def write_reduced(plain: Path, folder: Path, *, precision: Precision) -> Reduced
         fp32_table_bytes=sum(4 * table.number.size for table in stored.values()),
         table_bytes=sum(table.nbytes for table in stored.values()),
     )
-
-
-def _large(arrays: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
-    """Leave out the tables that hold next to nothing."""
-    least = _SMALLEST_SHARE * sum(array.nbytes for array in arrays.values())
-    return {name: array for name, array in arrays.items() if array.nbytes >= least}
 
 
 def tables(graph: ir.Graph) -> list[str]:
