@@ -186,7 +186,8 @@ class Encoder:
     def history(self, records: Sequence[Records], times: Sequence[int]) -> Tensors:
         """Encode the histories of U requests (0 is fine), each the records strictly before its time, oldest first."""
         if len(records) == 1 and len(records[0]):
-            return self.lone_history(records[0], times[0])
+            lone = self.lone_history(records[0], times[0])
+            return lone | {"history_mask": lone["history_mask"].copy()}
         lengths = np.array([len(part) for part in records], dtype=np.int64)
         ends = np.cumsum(lengths)
         joined = np.concatenate(list(records)) if len(records) else empty_records(self.schema)

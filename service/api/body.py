@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 
 import msgpack
 from pydantic.json_schema import GenerateJsonSchema
-from pydantic_core import CoreSchema, SchemaValidator, ValidationError
+from pydantic_core import CoreConfig, CoreSchema, SchemaValidator, ValidationError
 from pydantic_core import core_schema as cs
 
 from contract.keys import MAX_ID_BYTES
@@ -34,7 +34,7 @@ class BodyReader:
 
     def __init__(self, schema: Schema, *, max_candidates: int) -> None:
         self._schema = _body(schema, max_candidates)
-        self._validator = SchemaValidator(self._schema)
+        self._validator = SchemaValidator(self._schema, CoreConfig(cache_strings="keys"))
 
     def read_json(self, raw: bytes) -> Body:
         """Return the validated body.
