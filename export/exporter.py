@@ -32,7 +32,7 @@ Say = Callable[[str], object]
 
 _OWN: Final = (FOLDER, VOCABULARIES)
 DIFFUSIONS: Final = ("unrolled", "distilled")
-_STEPS: Final = 6
+_STEPS: Final = 5
 _PACKAGES: Final = ("onnx", "onnxruntime", "torch")
 
 
@@ -108,7 +108,7 @@ def _fill(folder: Path, run: Run, precision: Precision, report: Progress, now: d
     weights = explain(served, run.schema, folder, golden, gaps=gaps)
     reduced = None
     if precision != "fp32":
-        report(4, _STEPS, "reducing the tables")
+        report(0, None, "reducing the tables")
         reduced = reduce(
             folder,
             run,
@@ -118,7 +118,7 @@ def _fill(folder: Path, run: Run, precision: Precision, report: Progress, now: d
             hard_routing=gaps is not None,
             report=report,
         )
-    report(5, _STEPS, "checksums")
+    report(4, _STEPS, "checksums")
     manifest = _manifest(run, served, folder, now, hard_routing=gaps is not None, reduced=reduced).write(
         folder
     )
