@@ -67,6 +67,10 @@ class Activation(nn.Module):
         if self.dice is not None:
             activated: Tensor = self.dice(x, valid)
             return activated
+        if self.prelu is not None and torch.compiler.is_exporting():
+            # onnxruntime takes 2.4 times as long for its own PReLU; the same numbers, for one of the summands is 0
+            positive = x.relu()
+            return positive + self.prelu.weight * (x - positive)
         if self.prelu is not None:
             # torch takes axis 1 for the units
             return nn.functional.prelu(x.flatten(0, -2), self.prelu.weight).view(x.shape)
