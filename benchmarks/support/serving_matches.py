@@ -1,5 +1,6 @@
 """Closed loops: the service's set-ups beside each other, and the best of them against each peer's best."""
 
+import contextlib
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,35 +34,54 @@ def closed(stand: Stand, effort: Effort) -> dict[str, Any]:
 def match(
     stand: Stand, effort: Effort, *, best: Setup, configurations: Sequence[Configuration], python: Path
 ) -> dict[str, Any]:
-    """Try a peer's configurations, then let its best and the service's alternate at every number of connections."""
-    tried: dict[Configuration, Load] = {}
+    """Try a peer's configurations, then let its best and the service's best alternate.
+
+    The peer may have another configuration for few connections (up to 4) than for many; the service keeps its one.
+    """
+    tried: dict[Configuration, dict[int, Load]] = {}
     differences = {}
     with service(stand, DEFAULT) as target:
         for configuration in configurations:
             with peer(stand, python, configuration) as other:
                 differences[configuration.name] = largest_difference(target, other)
-                tried[configuration] = closed_loop(other, connections=16, seconds=effort.seconds)
-            print(f"{configuration.peer}: {configuration.name}: {tried[configuration].line()}", flush=True)
-    sound = [one for one in tried if differences[one.name] <= CLOSE and not tried[one].failed]
-    if not sound:
-        raise SystemExit("no configuration of the peer gives the service's answers")
-    fastest = max(sound, key=lambda one: tried[one].requests_per_s)
-    with service(stand, best) as ours, peer(stand, python, fastest) as theirs:
-        turns = _turns({"service": ours, "peer": theirs}, effort)
+                print(f"{configuration.peer}: {configuration.name}", flush=True)
+                tried[configuration] = {load.connections: load for load in loads(other, effort, JUDGED)}
+    fastest = {number: _fastest(tried, differences, number) for number in JUDGED}
+    with contextlib.ExitStack() as stack:
+        ours = stack.enter_context(service(stand, best))
+        theirs = {one: stack.enter_context(peer(stand, python, one)) for one in set(fastest.values())}
+        sides = {
+            number: {"service": ours, "peer": theirs[fastest[_judged(number)]]} for number in CONNECTIONS
+        }
+        turns = _turns(sides, effort)
     return {
         "versions": versions(python),
-        "tried": {one.name: load.table() for one, load in tried.items()},
+        "tried": {one.name: [load.table() for load in seen.values()] for one, seen in tried.items()},
         "differences": differences,
-        "best": {"service": best.name, "peer": fastest.name},
+        "best": {"service": best.name, "peer": {number: one.name for number, one in fastest.items()}},
         "connections": {str(number): _compared(rounds) for number, rounds in turns.items()},
     }
 
 
-def _turns(targets: Mapping[str, Target], effort: Effort) -> dict[int, list[dict[str, Load]]]:
-    turns: dict[int, list[dict[str, Load]]] = {number: [] for number in CONNECTIONS}
+def _fastest(
+    tried: Mapping[Configuration, Mapping[int, Load]], differences: Mapping[str, float], number: int
+) -> Configuration:
+    """Return the configuration with the most requests/s at a number of connections that gives our answers."""
+    sound = [one for one in tried if differences[one.name] <= CLOSE and not tried[one][number].failed]
+    if not sound:
+        raise SystemExit("no configuration of the peer gives the service's answers")
+    return max(sound, key=lambda one: tried[one][number].requests_per_s)
+
+
+def _judged(number: int) -> int:
+    return JUDGED[0] if number <= JUDGED[0] else JUDGED[1]
+
+
+def _turns(sides: Mapping[int, Mapping[str, Target]], effort: Effort) -> dict[int, list[dict[str, Load]]]:
+    turns: dict[int, list[dict[str, Load]]] = {number: [] for number in sides}
     for _ in range(effort.rounds):
-        for number, rounds in turns.items():
-            rounds.append(
+        for number, targets in sides.items():
+            turns[number].append(
                 {
                     name: closed_loop(target, connections=number, seconds=effort.seconds)
                     for name, target in targets.items()

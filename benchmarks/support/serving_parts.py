@@ -43,6 +43,8 @@ SETUPS: Final = (
     WORKERS,
     Setup("2 workers, never inline", ("--workers", "2"), {"LONGSIGHT_BATCHING__INLINE_MS": "0"}),
     Setup("2 workers, 2 threads", ("--workers", "2"), {"LONGSIGHT_RUNTIME__THREADS": "2"}),
+    Setup("1 process, batches of 8", (), {"LONGSIGHT_BATCHING__MAX_REQUESTS": "8"}),
+    Setup("2 workers, batches of 8", ("--workers", "2"), {"LONGSIGHT_BATCHING__MAX_REQUESTS": "8"}),
     Setup("2 workers, msgpack", ("--workers", "2"), {}, MSGPACK),
 )
 
