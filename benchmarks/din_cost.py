@@ -6,7 +6,7 @@ run as the service runs them, in turn. Further sizes and activations, the model'
 all ads in one piece (the initializer `pieces.least_pairs` overridden), alone and called for some ads at a time, which
 does the user's part again in every call. Peak memory is that of a fresh process that does nothing else.
 
-Run: `python benchmarks/din_cost.py [--json]`, about 4 minutes; `--profile ours|naive` shows instead where the time of a
+Run: `python benchmarks/din_cost.py [--json]`, about 2 minutes; `--profile ours|naive` shows instead where the time of a
 graph goes, at L = 1000 and N = 100.
 """
 

@@ -6,7 +6,7 @@ N = 100), while another process has the same graph open: what both map counts fo
 options, the same without the private copies of weights that onnxruntime packs for its matrix products, and a graph
 that was optimised once and saved, loaded without optimisation.
 
-Run: `python benchmarks/graph_load.py [--json]`, about 2 minutes and 2 GB of disk.
+Run: `python benchmarks/graph_load.py [--json]`, about 5 minutes and 0.5 GB of disk.
 """
 
 import argparse
