@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import math
 import threading
 import time
@@ -110,6 +111,65 @@ def test_everyone_gets_exactly_their_own_scores_in_any_company(requests, max_req
             )
 
     asyncio.run(story())
+
+
+FATES = ["stays", "stays", "leaves", "cursed", "hurried", "behind"]
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    requests=st.lists(
+        st.tuples(
+            st.lists(st.integers(20, 10_000), min_size=1, max_size=200),
+            st.lists(st.integers(0, 1000), min_size=1, max_size=30),
+            st.floats(0, 0.003),
+            st.sampled_from(FATES),
+        ),
+        min_size=1,
+        max_size=40,
+    ),
+    max_requests=st.integers(1, 8),
+    threads=st.integers(1, 3),
+)
+def test_nobody_is_hurt_by_those_who_leave_fail_or_are_late(requests, max_requests, threads):
+    def doubled(tensors):
+        return graph(tensors) * 2
+
+    async def caller(watched, ads, history, pause_s, fate):
+        await asyncio.sleep(pause_s)
+        factor = 1 + len(history) % 2
+        options = {"run": doubled if factor == 2 else graph, "background": fate == "behind"}
+        if fate == "hurried":
+            options["deadline_s"] = time.monotonic() + pause_s / 2
+        asked = asyncio.create_task(
+            watched.score([*ads, CURSED] if fate == "cursed" else ads, history, **options)
+        )
+        if fate == "leaves":
+            await asyncio.sleep(pause_s / 4)
+            asked.cancel()
+        try:
+            got = await asked
+        except asyncio.CancelledError:
+            assert fate == "leaves"
+        except DeadlineExceededError:
+            assert fate == "hurried"
+        except InferenceError:
+            assert fate == "cursed"
+        else:
+            assert fate != "cursed"
+            assert got == [factor * (ad + sum(history)) for ad in ads]
+
+    async def story():
+        limits = Limits(max_requests=max_requests, max_cells=2000, chunk_candidates=64)
+        async with running(limits=limits, running=threads, prepared=1) as watched:
+            async with asyncio.timeout(30):
+                await asyncio.gather(*(caller(watched, *request) for request in requests))
+
+    logging.disable(logging.ERROR)  # of those that fail on purpose
+    try:
+        asyncio.run(story())
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 async def test_a_bad_job_fails_alone():
