@@ -43,7 +43,7 @@ class Graph:
         try:
             options = _options()
             if device != "cpu":
-                # A GPU is slower for pieces made for a CPU's cache. The session reads the value, but does not keep it.
+                # A GPU is slower for pieces made for a CPU's cache. The session only points at the value: keep it.
                 self._least_pairs = ort.OrtValue.ortvalue_from_numpy(np.array([1 << 40], dtype=np.int64))
                 options.add_initializer(LEAST_PAIRS, self._least_pairs)
             self._session = ort.InferenceSession(path, options, providers=providers)
