@@ -73,11 +73,21 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one run may hold."""
+    """What one run may hold.
+
+    Attributes:
+        max_requests: U.
+        max_cells: requests x candidates x history length, padding included.
+        chunk_candidates: most candidates of one request.
+        share_s: longest run, as it is expected, that several requests share: what they save is a part of each run
+            that does not grow with it. Infinite = any, also one whose time is not known.
+
+    """
 
     max_requests: int
     max_cells: int
     chunk_candidates: int
+    share_s: float = math.inf
 
     def chunk(self, length: float) -> int:
         """Return the most candidates of a request of L behaviours in one run: at least 1."""

@@ -18,6 +18,7 @@ cells: requests x longest history x most candidates, as the padded tensors have 
 
 import heapq
 import itertools
+import math
 from typing import Final, TypeAlias
 
 from service.batching.job import Job, Limits, Part, Taken
@@ -142,6 +143,10 @@ class JobQueue:
         head = taken.parts[0].job
         longest, most = head.length, taken.parts[0].count
         filled = longest * most
+        share_s = self.limits.share_s
+        run_s = self._run_s(head)
+        if share_s < math.inf and not 0.0 < run_s < share_s:
+            return
         for _ in range(min(LOOK_AHEAD, len(heap))):
             if len(taken.parts) == self.limits.max_requests:
                 break
@@ -154,8 +159,10 @@ class JobQueue:
             cells = longer * more * (len(taken.parts) + 1)
             useful = filled + job.length * count
             stranger = job.own_run is not None or job.run != head.run
-            if stranger or cells > self.limits.max_cells or useful < MIN_FILL * cells:
+            slow = run_s + self._run_s(job) > share_s
+            if stranger or slow or cells > self.limits.max_cells or useful < MIN_FILL * cells:
                 passed_over.append(entry)
                 continue
+            run_s += self._run_s(job)
             self._cut(job, taken)
             longest, most, filled = longer, more, useful

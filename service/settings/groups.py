@@ -140,7 +140,10 @@ class BatchingSettings(SettingsGroup):
     """How waiting requests share runs of the graph, and how many may wait."""
 
     max_requests: int = Field(
-        0, ge=0, le=4096, description="Most requests in one run; 0 = 1 on a CPU (fastest there), 32 on a GPU."
+        0,
+        ge=0,
+        le=4096,
+        description="Most requests in one run; 0 = 4 on a CPU (and only runs of up to 3 ms), 32 on a GPU.",
     )
     max_cells: int = Field(
         0,

@@ -254,3 +254,22 @@ def test_answers_go_back_to_whom_they_belong():
         padding.split(parts, joined["ad_x"].astype(np.float32) * 10)
     assert first.logit_N.tolist() == [10, 20, 30]
     assert second.logit_N.tolist() == [10, 20]
+
+
+def test_only_short_runs_are_shared_where_sharing_saves_little():
+    limits = Limits(max_requests=8, max_cells=10_000, chunk_candidates=100, share_s=0.003)
+    taken_of = {}
+    for expected_s in (0.0, 0.0011, 0.0014, 0.004):
+        queue = JobQueue(limits)
+        for _ in range(5):
+            queue.push(job(10, expected_s=expected_s))
+        taken_of[expected_s] = [len(parts) for parts in drain(queue)]
+    assert taken_of == {0.0: [1] * 5, 0.0011: [2, 2, 1], 0.0014: [2, 2, 1], 0.004: [1] * 5}
+
+
+def test_a_shared_run_is_not_made_long_by_a_long_job():
+    queue = JobQueue(Limits(max_requests=8, max_cells=10_000, chunk_candidates=100, share_s=0.003))
+    short, long, other = (job(10, expected_s=seconds) for seconds in (0.001, 0.0025, 0.001))
+    for each in (short, long, other):
+        queue.push(each)
+    assert [[part.job for part in parts] for parts in drain(queue)] == [[short, other], [long]]
