@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import numpy as np
 import polars as pl
@@ -81,30 +81,21 @@ def running(
     `environment` comes on top of this process's: settings such as `LONGSIGHT_RUNTIME__THREADS`.
     """
     port = free_port()
-    command = [
-        sys.executable,
-        "-m",
-        "cli",
-        "serve",
-        str(what.bundle),
-        "--redis",
-        what.redis,
-        "--port",
-        str(port),
-    ]
+    served = ["serve", str(what.bundle), "--redis", what.redis, "--port", str(port), *arguments]
     started = time.perf_counter()
-    process = subprocess.Popen(
-        [*command, *arguments],
-        cwd=ROOT,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, **(environment or {})},
-    )
-    try:
-        _wait_until_ready(process, port)
-        yield Running(process, "127.0.0.1", port, time.perf_counter() - started)
-    finally:
-        process.terminate()
-        process.wait(60)
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cli", *served],
+            cwd=ROOT,
+            stderr=log,
+            env={**os.environ, **(environment or {})},
+        )
+        try:
+            _wait_until_ready(process, port, log)
+            yield Running(process, "127.0.0.1", port, time.perf_counter() - started)
+        finally:
+            process.terminate()
+            process.wait(60)
 
 
 def free_port() -> int:
@@ -155,11 +146,13 @@ def machine() -> dict[str, object]:
     }
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], port: int) -> None:
+def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: IO[bytes]) -> None:
     until = time.monotonic() + READY_S
     while time.monotonic() < until:
         if process.poll() is not None:
-            raise SystemExit(f"the service ended with {process.returncode} before it was ready")
+            log.seek(0)
+            last = (log.read().decode(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
+            raise SystemExit(f"the service ended with {process.returncode} before it was ready: {last}")
         with (
             contextlib.suppress(OSError),  # not listening yet, or 503
             urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1) as answer,
