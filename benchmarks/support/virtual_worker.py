@@ -213,7 +213,7 @@ class Worker:
             expected_s=expected_s if rules.by_size else 0.0,
             waiter=inside,
         )
-        alone = self._admission.requests == 1 and rules.limits.chunk(job.length) >= job.candidates
+        alone = self._admission.lonely and rules.limits.chunk(job.length) >= job.candidates
         if alone and self._fit.known and expected_s <= rules.inline_s:
             job.started_s = self.now_s
             seconds = self.costs.run_s(job.candidates, job.length)

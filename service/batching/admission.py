@@ -16,6 +16,8 @@ from service.errors import DeadlineOutOfReachError, LoopBehindError, OverloadedE
 SMOOTHING: Final = 1 / 16
 LEAST_GROWTH: Final = 1.001  # per answer: the least time is that of lately
 LEAST_RETRY_S: Final = 1
+MARGIN: Final = 1.5  # waits vary, and smaller requests that come later may pass
+MOST_LONELY: Final = 1.25  # requests inside, on average, when one comes
 
 
 @dataclass(slots=True, eq=False)
@@ -45,12 +47,18 @@ class Admission:
         self._least_outside_s = math.inf
         self._places = places
         self._tickets: set[Ticket] = set()
+        self._usual_requests = 1.0
         self._work_s = 0.0
 
     @property
     def requests(self) -> int:
         """Requests inside."""
         return len(self._tickets)
+
+    @property
+    def lonely(self) -> bool:
+        """Whether there is one request inside, as there mostly was lately: others are not expected meanwhile."""
+        return len(self._tickets) == 1 and self._usual_requests < MOST_LONELY
 
     def meet(self, lag_s: float, now_s: float) -> None:
         """Learn of a request that was not read yet.
@@ -97,9 +105,10 @@ class Admission:
                 retry_after_s=self._retry_after_s(),
             )
         ticket = Ticket(candidates, expected_s, due_s(now_s, expected_s, deadline_s))
-        self._check(ticket, now_s, deadline_s, self._outside_s + self._lag_s)
+        self._check(ticket, now_s, deadline_s, MARGIN * (self._outside_s + self._lag_s))
         self.inside += candidates
         self._tickets.add(ticket)
+        self._usual_requests += (len(self._tickets) - self._usual_requests) * SMOOTHING
         self._work_s += expected_s
         return ticket
 
@@ -134,9 +143,9 @@ class Admission:
         if not others or not ticket.expected_s or deadline_s == math.inf:
             return
         left_s = deadline_s - now_s - outside_s - ticket.expected_s
-        if self._work_s <= left_s * self._places:
+        if MARGIN * self._work_s <= left_s * self._places:
             return
-        wait_s = self._ahead_s(ticket) / self._places
+        wait_s = MARGIN * self._ahead_s(ticket) / self._places
         if wait_s <= left_s:
             return
         if deadline_s - now_s > self._least_outside_s + ticket.expected_s:

@@ -111,7 +111,7 @@ class Engine:
             candidates: N >= 1.
             length: L >= 1.
             deadline_s: reading of the clock; infinite = none.
-            alone: no other request is in the worker.
+            alone: no other request is in the worker, nor expected.
             own_run: runs this job in the graph's place, in chunks and on the same threads as any.
             background: run it only while nothing else waits.
 

@@ -1,4 +1,4 @@
-"""Measures how long one turn of the event loop takes: about as long as a request waits before it is seen."""
+"""Measures how long turns of the event loop take, and so how long a request waits before it is seen."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,6 +6,8 @@ from typing import Final
 
 STALE_S: Final = 0.05
 """A turn that ended so long ago says nothing of now."""
+TURNS: Final = 2.0
+"""What comes during a turn waits for the rest of it to be received, and for most of the next until its task runs."""
 
 
 class LoopProbe:
@@ -24,13 +26,13 @@ class LoopProbe:
         self._timing = False
 
     def lag_s(self, now_s: float) -> float:
-        """Return how long the last turn took, or this one so far if that is longer; 0 after a pause."""
+        """Return how long requests wait: by the last turn, or by this one so far if it is longer; 0 after a pause."""
         if not self._timing:
             self._timing = True
             self._began_s = now_s
             asyncio.get_running_loop().call_soon(self._turned)
-            return self._took_s if now_s - self._ended_s < STALE_S else 0.0
-        return max(self._took_s, now_s - self._began_s)
+            return TURNS * self._took_s if now_s - self._ended_s < STALE_S else 0.0
+        return TURNS * max(self._took_s, now_s - self._began_s)
 
     def _turned(self) -> None:
         self._timing = False

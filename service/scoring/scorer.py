@@ -217,7 +217,7 @@ class Scorer:
             candidates=count,
             length=tensors["history_mask"].shape[1],
             deadline_s=request.deadline_s,
-            alone=self._admission.requests == 1,
+            alone=self._admission.lonely,
             own_run=None if explanation is None else explanation.run,
             background=self._background,
         )

@@ -58,16 +58,16 @@ def full(work_s, *, places=1, each_s=0.01):
 
 def test_what_can_not_be_answered_in_time_is_refused_and_told_what_was_expected():
     admission = full(0.1)
-    admission.enter(1, expected_s=0.01, deadline_s=0.12)
-    with pytest.raises(DeadlineOutOfReachError, match=r"110\.0 ms \(100\.0 ms of waiting.*50\.0 ms are left"):
+    admission.enter(1, expected_s=0.01, deadline_s=0.2)
+    with pytest.raises(DeadlineOutOfReachError, match=r"160\.0 ms \(150\.0 ms of waiting.*50\.0 ms are left"):
         admission.enter(1, expected_s=0.01, deadline_s=0.05)
     assert admission.requests == 11
 
 
 def test_the_work_inside_is_shared_by_all_places():
-    full(0.1, places=2).enter(1, expected_s=0.01, deadline_s=0.065)
+    full(0.1, places=2).enter(1, expected_s=0.01, deadline_s=0.09)
     with pytest.raises(DeadlineOutOfReachError):
-        full(0.1, places=1).enter(1, expected_s=0.01, deadline_s=0.065)
+        full(0.1, places=1).enter(1, expected_s=0.01, deadline_s=0.09)
 
 
 def test_a_short_request_is_let_in_where_a_long_one_is_not():
@@ -116,6 +116,25 @@ def test_retry_after_is_when_the_work_inside_should_be_done(work_s, places, seco
     assert refused.value.retry_after_s == seconds
 
 
+def test_a_request_is_lonely_while_others_seldom_come_at_the_same_time():
+    admission = Admission(100)
+
+    def come_and_go(together):
+        inside = [admission.enter(1) for _ in range(together)]
+        lonely = admission.lonely
+        for ticket in inside:
+            admission.leave(ticket)
+        return lonely
+
+    assert [come_and_go(1), come_and_go(2), come_and_go(1)] == [True, False, True]
+    for _ in range(40):
+        come_and_go(3)
+    assert not come_and_go(1)
+    for _ in range(40):
+        come_and_go(1)
+    assert come_and_go(1)
+
+
 # ---------------------------------------------------------------- the event loop
 
 
@@ -151,6 +170,17 @@ def test_a_deadline_that_nobody_could_keep_alarms_nobody():
     with pytest.raises(DeadlineOutOfReachError):
         admission.enter(1, now_s=now_s, expected_s=0.01, deadline_s=now_s + 0.005)
     admission.meet(0.01, now_s)
+
+
+def test_the_alarm_ends_with_the_queue():
+    guard = LagGuard()
+    for step in range(100):
+        guard.refuses(0.01, step * 0.001)
+    guard.alarm(0.1)
+    assert guard.refuses(0.01, 0.1)
+    for step in range(400):
+        guard.refuses(0.0, 0.1 + step * 0.001)
+    assert not guard.refuses(0.01, 0.6)
 
 
 def test_a_passing_queue_before_the_loop_alarms_nobody():
