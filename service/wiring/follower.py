@@ -79,8 +79,11 @@ class Follower:
         while True:
             try:
                 await self._look()
-            except (LongsightError, OSError) as error:
-                logger.error("slots: %s", error)  # noqa: TRY400 - the line says it all
+            except Exception as error:
+                if isinstance(error, LongsightError | OSError):
+                    logger.error("slots: %s", error)  # noqa: TRY400 - the line says it all
+                else:  # a bug, but a worker that follows no more would hold up every change from then on
+                    logger.exception("slots: could not be followed")
                 self._not_before_s = time.monotonic() + TRY_AGAIN_S
             await asyncio.sleep(POLL_S)
 
@@ -105,7 +108,7 @@ class Follower:
             await _end(self._preparing)
         try:
             await self._keeper.adopt(state)
-        except LongsightError as error:
+        except Exception as error:
             self._say(outcome="failed", reason=str(error))
             raise
         self._say(generation=state.generation)

@@ -24,6 +24,7 @@ from typing import Any, Final
 from contract.errors import InputError, LongsightError
 from service.errors import StartError
 from service.settings import Settings
+from service.wiring.accepting import forget_share
 from service.wiring.exchange import forget_report
 
 METRICS_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
@@ -176,6 +177,7 @@ class _Supervisor:
             child.process.stdin.close()
         _forget_live_metrics(child.process.pid)
         forget_report(self._exchange, child.process.pid)
+        forget_share(self._exchange, child.process.pid)
         if self._ending:
             return
         if child.ready:

@@ -5,17 +5,31 @@ woken up for a head without a body. Measured: 0.05 ms of a request.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
 class OneWriteProtocol(HttpToolsProtocol):
-    """Speaks HTTP through a `JoiningTransport`."""
+    """Speaks HTTP through a `JoiningTransport`.
+
+    Attributes:
+        on_lost: called when the connection is gone.
+
+    """
+
+    on_lost: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
         """Begin to speak on a new connection."""
         super().connection_made(JoiningTransport(transport, self.loop))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell whoever counts connections."""
+        super().connection_lost(exc)
+        if self.on_lost is not None:
+            self.on_lost()
 
 
 class JoiningTransport(asyncio.Transport):

@@ -105,6 +105,7 @@ class Unit:
         """Let its last request finish, then give back what it holds."""
         while self.served.inside:  # noqa: ASYNC110 - requests should not have to tell anybody
             await asyncio.sleep(DRAIN_POLL_S)
+        self._shared.metrics.count_waiting()  # the counter of its inputs goes with it
         self._shared.engine.forget(self._run)
         await self.catalogue.close()
         await self._shared.stores.release(self._bundle)

@@ -12,7 +12,7 @@ import logging
 import math
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -30,6 +30,7 @@ from service.settings import Settings
 from service.wiring.assembly import CLOCK, threads_of
 from service.wiring.capturing import Capture, begin_capture
 from service.wiring.protocol import OneWriteProtocol
+from service.wiring.server import Server
 from service.wiring.slots import slots_of
 from service.wiring.sockets import url_of
 from service.wiring.unit import Unit
@@ -38,14 +39,6 @@ GC_THRESHOLDS: Final = (50_000, 50, 1000)
 STORE_POLL_S: Final = 5.0
 
 logger = logging.getLogger(__name__)
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handling, which ends the process by the signal instead of with exit code 0."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +84,7 @@ class Worker:
         self._slots = slots_of(settings, self._metrics, self._state, exchange)
         self._observers.append(self._slots.shadow)
         self._capture: Capture | None = None
-        self._server = _Server(self._uvicorn_config())
+        self._server = Server(self._uvicorn_config(), shares=None if company is None else exchange)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting: asyncio.Task[None] | None = None
 
