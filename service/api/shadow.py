@@ -57,6 +57,7 @@ class Shadow:
         self._not_before_s = 0.0
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
 
     def __call__(self, done: Answered) -> None:
         """Take note of an answer, and score one that waits if the time is right."""
@@ -74,6 +75,7 @@ class Shadow:
 
     async def close(self) -> None:
         """Score no more."""
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
         if self._task is not None:
@@ -84,6 +86,8 @@ class Shadow:
         """Score the one that waits longest, if the time is right; else the next answer asks again."""
         lineup = self._state.lineup
         if lineup is None or SHADOW not in lineup.slots or not self._waiting or self._task is not None:
+            return
+        if self._closed:  # the engine answers nobody any more, and who still asks it is waited for
             return
         if self._clock() >= self._not_before_s and not lineup.champion.scorer.busy:
             self._task = asyncio.create_task(self._score(lineup.slots[SHADOW]), name="shadow")

@@ -18,7 +18,7 @@ FULLEST: Final = (
     3  # ids per bucket on average, beyond which the table doubles; one in a thousand then finds no slot
 )
 
-_EMPTY: Final = 0
+_EMPTY: Final = -1  # the one number that Python's hash never is
 
 
 class IdIndex:
@@ -82,7 +82,7 @@ class IdIndex:
     def _place(self, key: int, row: int) -> None:
         bucket = key & self._mask
         free = np.flatnonzero(self._hash_BS[bucket] == _EMPTY)
-        if free.size and key != _EMPTY:
+        if free.size:
             self._hash_BS[bucket, free[0]] = key
             self._row_BS[bucket, free[0]] = row
         else:

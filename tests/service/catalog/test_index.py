@@ -47,3 +47,13 @@ def test_an_id_asked_for_twice_is_found_twice():
     index.add("a", 3)
     assert index.find(["a", "b", "a"]).tolist() == [3, -1, 3]
     assert index.find([]).tolist() == []
+
+
+def test_a_text_whose_hash_is_0_is_like_any_other():
+    index = IdIndex()
+    assert hash("") == 0
+    assert index.find([""]).tolist() == [-1]
+    index.add("", 3)
+    assert index.find(["", "stranger"]).tolist() == [3, -1]
+    index.remove("")
+    assert index.row("") is None
