@@ -215,7 +215,10 @@ def test_requests_at_the_same_time_change_nothing(served, offline, now):
     with ThreadPoolExecutor(16) as pool:
         for _ in range(3):
             for expected, answer in zip(alone, pool.map(served.score, bodies), strict=True):
-                close(scores_of(answer), log_odds(expected))
+                # log-odds of the tiny model reach -100, where float32's last place is 7.6e-6: two of them are allowed
+                np.testing.assert_allclose(
+                    log_odds(scores_of(answer)), log_odds(expected), atol=1e-5, rtol=2**-22
+                )
 
 
 # ---------------------------------------------------------------- headers, msgpack, aliases
