@@ -30,8 +30,9 @@ class LoopProbe:
         if not self._timing:
             self._timing = True
             self._began_s = now_s
+            if now_s - self._ended_s >= STALE_S:
+                self._took_s = 0.0
             asyncio.get_running_loop().call_soon(self._turned)
-            return TURNS * self._took_s if now_s - self._ended_s < STALE_S else 0.0
         return TURNS * max(self._took_s, now_s - self._began_s)
 
     def _turned(self) -> None:
