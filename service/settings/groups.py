@@ -1,9 +1,9 @@
 """The groups of settings: every field bounded and described; a test holds `docs/configuration.md` to them."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 
 class SettingsGroup(BaseModel):
@@ -84,7 +84,7 @@ class ModelsSettings(SettingsGroup):
 class AuthSettings(SettingsGroup):
     """Who may do what."""
 
-    admin_token: str = Field(
+    admin_token: Annotated[str, StringConstraints(strip_whitespace=True)] = Field(
         "",
         repr=False,
         description="What `POST /models/*` asks for as `Authorization: Bearer`; none = always 401.",

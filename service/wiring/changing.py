@@ -84,9 +84,11 @@ class SlotChanger:
             held = state.slots.get(slot, Held(bundle=None))
             ref = None if change.bundle is None else self._named(change.bundle)
             previous = held.previous if ref == held.bundle else held.bundle or held.previous
-            share = None
-            if slot == CHALLENGER and ref is not None:
-                share = DEFAULT_SHARE if change.share is None else change.share
+            share = change.share
+            if slot == CHALLENGER and share is None:
+                share = (
+                    held.share if ref is None else DEFAULT_SHARE
+                )  # an emptied slot keeps it for the way back
             return Held(bundle=ref, share=share, previous=previous)
 
         await self._change(slot, put)
@@ -96,12 +98,13 @@ class SlotChanger:
 
         def back(state: SlotState) -> Held:
             held = state.slots.get(slot, Held(bundle=None))
-            if held.previous is None:
+            if held.previous is not None:
+                _check_still_there(held.previous)
+            elif slot == CHAMPION or held.bundle is None:
                 raise SlotConflictError(
                     f"the {slot} slot has held nothing before: there is nothing to go back to"
                 )
-            _check_still_there(held.previous)
-            share = (held.share or DEFAULT_SHARE) if slot == CHALLENGER else None
+            share = DEFAULT_SHARE if slot == CHALLENGER and held.share is None else held.share
             return Held(bundle=held.previous, share=share, previous=held.bundle)
 
         await self._change(slot, back)
@@ -205,7 +208,7 @@ class SlotChanger:
             "version": None,
             "bundle": None,
             **self._words(held.bundle),
-            "share": held.share,
+            "share": None if held.bundle is None else held.share,
             "previous": self._words(held.previous) or None,
         }
         problem = self._keeper.missing.get(slot)

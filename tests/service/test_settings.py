@@ -90,6 +90,10 @@ def test_a_wrong_flag_is_named_as_it_was_typed():
         load_settings({"server": {"port": -1}}, environ={})
 
 
+def test_a_token_read_from_a_file_may_end_with_a_line_break():
+    assert load_settings(environ={"LONGSIGHT_AUTH__ADMIN_TOKEN": "secret\n"}).auth.admin_token == "secret"
+
+
 def test_settings_are_wrong_input_and_frozen():
     assert issubclass(SettingsError, InputError)
     with pytest.raises(ValueError, match="frozen"):

@@ -156,6 +156,26 @@ def test_the_challenger_answers_its_share_of_the_users_and_always_the_same(servi
         assert challenged(started) == set()
 
 
+def test_a_challenger_that_is_rolled_back_keeps_its_share_and_an_empty_slot_comes_back_too(serving):
+    def held(answer):
+        assert answer.status == 200, answer.data
+        row = slots(answer)["challenger"]
+        return row["bundle"], row["share"]
+
+    with serving() as started:
+        started.wait()
+        assert held(change(started, "challenger", "b", share=0)) == ("b", 0)
+        assert held(roll_back(started, "challenger")) == (None, None)
+        assert held(roll_back(started, "challenger")) == ("b", 0)
+        assert held(change(started, "challenger", "c", share=0)) == ("c", 0)
+        assert held(roll_back(started, "challenger")) == ("b", 0)
+        assert held(change(started, "challenger", "c", share=0.5)) == ("c", 0.5)
+        assert held(change(started, "challenger", None)) == (None, None)
+        for expected in (("c", 0.5), (None, None), ("c", 0.5)):
+            assert held(roll_back(started, "challenger")) == expected
+        assert roll_back(started, "shadow").status == 409
+
+
 def challenged_as_text(started, users):
     numbers = [user for user in users if isinstance(user, int)][:10]
     return all(answered_by(started, user_id=str(user)) == VERSIONS["b"] for user in numbers)
