@@ -101,6 +101,8 @@ def _first_complaint(error: ValidationError, places: Places) -> str:
             ", ".join(known.model_fields) if isinstance(known, type) and issubclass(known, BaseModel) else ""
         )
         return f"{place}: no such setting in group {group!r}; it has {names}"
+    if group == "auth":  # what is wrong with a secret may be told, the secret not
+        return f"{place}: {message}"
     return f"{place}: {message}, got {first['input']!r}"
 
 

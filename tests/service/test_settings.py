@@ -120,3 +120,9 @@ def shown(default):
 def test_no_setting_is_documented_that_does_not_exist():
     rows = [line.split("`")[1] for line in DOCS.read_text().splitlines() if line.startswith("| `")]
     assert sorted(rows) == sorted(f"{group}.{name}" for group, name, _ in FIELDS)
+
+
+def test_a_token_that_is_refused_is_not_shown(tmp_path):
+    with pytest.raises(SettingsError, match=r"auth\.admin_token") as refused:
+        load_settings(file=toml(tmp_path, "[auth]\nadmin_token = 123456789\n"), environ={})
+    assert "123456789" not in str(refused.value)
