@@ -73,11 +73,14 @@ def _files(paths: Sequence[Path]) -> list[Path]:
     """Return the files that are meant, each once."""
     found: dict[Path, Path] = {}
     for path in paths:
-        inside = (
-            sorted(file for file in path.iterdir() if ROTATED.fullmatch(file.name))
-            if path.is_dir()
-            else [path]
-        )
+        try:
+            inside = (
+                sorted(file for file in path.iterdir() if ROTATED.fullmatch(file.name))
+                if path.is_dir()
+                else [path]
+            )
+        except OSError as error:
+            raise CaptureError(f"{path} can't be read: {error.strerror}") from error
         if not inside:
             raise CaptureError(f"{path}: no file of captured requests in there (*.jsonl, *.jsonl.1, ...)")
         for file in inside:

@@ -20,7 +20,7 @@ from export.distilling import diffusion_of, distill
 from export.explain import explain
 from export.golden_requests import golden_requests
 from export.graph import OUTPUTS, ServedModel, graph_inputs, write_graph
-from export.parity import FP32_TOLERANCE, check_parity, routing_gaps, torch_logits
+from export.parity import FP32_TOLERANCE, Parity, check_parity, routing_gaps, torch_logits
 from export.precision import PRECISIONS, Precision
 from export.reduction import Reduction, reduce
 from export.verify import Session
@@ -123,19 +123,25 @@ def _fill(folder: Path, run: Run, precision: Precision, report: Progress, now: d
         folder
     )
     verify_encoding(Bundle.open(folder))
+    told = {} if reduced is None else reduced.told()
+    return _summary(manifest, parity) | {
+        "golden_requests": len(golden),
+        "weight_difference": weights,
+        **told,
+        "bytes": sum((folder / file).stat().st_size for file in (*manifest.files, MANIFEST)),
+    }
+
+
+def _summary(manifest: Manifest, parity: Parity) -> dict[str, Any]:
     return {
         "name": manifest.name,
         "version": manifest.version,
         "precision": manifest.precision,
-        "golden_requests": len(golden),
+        "tolerance": manifest.tolerance,
         "torch_difference": parity.alone,
         "batch_difference": parity.together,
         "batch_difference_p99": parity.together_p99,
         "turned_picks": parity.turned_picks,
-        "weight_difference": weights,
-        "tolerance": manifest.tolerance,
-        **({} if reduced is None else reduced.told()),
-        "bytes": sum((folder / file).stat().st_size for file in (*manifest.files, MANIFEST)),
     }
 
 

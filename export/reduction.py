@@ -88,11 +88,7 @@ def reduce(
         LongsightError: the reduced graph breaks a promise of the bundle, or the gate refuses it.
 
     """
-    plain = folder / _PLAIN
-    plain.mkdir()
-    for name in (GRAPH, DATA, EXPLAINED):
-        if (folder / name).exists():
-            (folder / name).rename(plain / name)
+    plain = _set_aside(folder)
     tables = write_reduced(plain, folder, precision=precision)
     check_graph(folder / GRAPH, specs, OUTPUTS, history_length=run.history_length)
     first, other = Session(plain / GRAPH), Session(folder / GRAPH)
@@ -116,6 +112,16 @@ def reduce(
         weights=weights,
         report={**asdict(tables), **found},
     )
+
+
+def _set_aside(folder: Path) -> Path:
+    """Move the finished graphs into a folder of their own; returns it."""
+    plain = folder / _PLAIN
+    plain.mkdir()
+    for name in (GRAPH, DATA, EXPLAINED):
+        if (folder / name).exists():
+            (folder / name).rename(plain / name)
+    return plain
 
 
 def require_quality(found: dict[str, Any], precision: str) -> None:

@@ -119,12 +119,7 @@ class Metrics:
         )
 
     def _declare_http(self) -> None:
-        self.requests = TallyCounter(
-            "longsight_requests_total",
-            "Answers by route and status code.",
-            ("route", "code"),
-            registry=self.registry,
-        )
+        self.requests = self._tally("requests_total", "Answers by route and status code.", ("route", "code"))
         seconds = self._histogram("request_seconds", "From request to answer.", _REQUEST_S, ("route",))
         self.request_seconds = {route: self._child(seconds, route) for route in ROUTES}
         stages = self._histogram("stage_seconds", "Time of one request in one stage.", _STAGE_S, ("stage",))
@@ -156,12 +151,7 @@ class Metrics:
         self._waiting.append(self.queue_candidates.count)
 
     def _declare_inputs(self) -> None:
-        history = TallyCounter(
-            "longsight_history_total",
-            "Histories by how their read ended.",
-            ("status",),
-            registry=self.registry,
-        )
+        history = self._tally("history_total", "Histories by how their read ended.", ("status",))
         self.history = {status: self._child(history, status) for status in HISTORY_STATUSES}
         self.history_length = self._histogram(
             "history_length", "Behaviours a request was scored with.", _LENGTH
@@ -225,6 +215,9 @@ class Metrics:
 
     def _counter(self, name: str, about: str, labels: Sequence[str] = ()) -> Counter:
         return Counter(f"longsight_{name}", about, labels, registry=self.registry)
+
+    def _tally(self, name: str, about: str, labels: Sequence[str]) -> TallyCounter:
+        return TallyCounter(f"longsight_{name}", about, labels, registry=self.registry)
 
     def _histogram(
         self, name: str, about: str, buckets: Sequence[float], labels: Sequence[str] = ()

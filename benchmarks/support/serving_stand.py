@@ -18,6 +18,7 @@ import polars as pl
 import redis
 from numpy.typing import NDArray
 
+from benchmarks.support.item_schema import item_schema
 from benchmarks.support.running_service import ROOT, Prepared, longsight
 from service.history.embedded import embedded_server
 
@@ -32,33 +33,7 @@ SPAN_S: Final = 300 * 86_400
 LONGEST: Final = 5000
 SHORTEST: Final = 20
 
-SCHEMA: Final = f"""
-[split]
-validation_from = {LAST - 2000}
-test_from = {LAST - 1000}
-[vocabularies.item]
-kind = "exact"
-[vocabularies.category]
-kind = "exact"
-[[behavior]]
-name = "item_id"
-type = "categorical"
-vocabulary = "item"
-[[behavior]]
-name = "category"
-type = "categorical"
-vocabulary = "category"
-[[ad]]
-name = "ad_id"
-type = "categorical"
-vocabulary = "item"
-matches = "item_id"
-[[ad]]
-name = "category"
-type = "categorical"
-vocabulary = "category"
-matches = "category"
-"""
+SCHEMA: Final = item_schema(validation_from=LAST - 2000, test_from=LAST - 1000)
 
 MODELS: Final[dict[str, tuple[str, dict[str, object]]]] = {
     "tin": ("tin", {"history_length": 1000}),

@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
+from benchmarks.support.item_schema import item_schema
 from contract.bundle import GRAPH
 from contract.encoder import Tensors
 from contract.schema import Schema
@@ -24,35 +25,7 @@ from training.models.features import FeatureSpec
 
 ROWS: Final = {"item": 50_000, "category": 500}
 """Rows of the tables."""
-SCHEMA: Final = Schema.from_json(
-    tomllib.loads("""
-[split]
-validation_from = 2000000
-test_from = 3000000
-[vocabularies.item]
-kind = "exact"
-[vocabularies.category]
-kind = "exact"
-[[behavior]]
-name = "item_id"
-type = "categorical"
-vocabulary = "item"
-[[behavior]]
-name = "category"
-type = "categorical"
-vocabulary = "category"
-[[ad]]
-name = "ad_id"
-type = "categorical"
-vocabulary = "item"
-matches = "item_id"
-[[ad]]
-name = "category"
-type = "categorical"
-vocabulary = "category"
-matches = "category"
-""")
-)
+SCHEMA: Final = Schema.from_json(tomllib.loads(item_schema(validation_from=2_000_000, test_from=3_000_000)))
 FEATURES: Final = FeatureSpec.from_schema(SCHEMA, ROWS)
 
 

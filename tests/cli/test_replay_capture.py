@@ -239,3 +239,14 @@ def test_msgpack_is_sent_as_msgpack(tmp_path, service: Recorder, capsys):
     service.answer = answer_of(LOGITS)
     assert replay(service.url, path) == 0
     assert service.asked[0]["timestamp"] == 2000
+
+
+def test_a_folder_that_may_not_be_read_is_refused_in_one_line(tmp_path, monkeypatch):
+    from cli.captured import CaptureError, open_captures
+
+    def refuse(_self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(tmp_path), "iterdir", refuse)  # root may read everything
+    with pytest.raises(CaptureError, match="can't be read: Permission denied"), open_captures([tmp_path]):
+        pass

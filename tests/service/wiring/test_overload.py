@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -53,6 +54,15 @@ def test_a_deadline_that_is_out_of_reach_is_refused_with_the_reason(pressed):
     told = sum(answer.json.get("type") == "urn:longsight:deadline-out-of-reach" for answer in answers)
     until(lambda: pressed.metric("longsight_shed_total", reason="out_of_reach") == before + told)
     until(lambda: pressed.metric("longsight_queue_candidates") == 0)
+
+
+@pytest.mark.parametrize("more", [{}, {"deadline_ms": 10_000}], ids=["any time", "a deadline"])
+def test_after_an_overload_the_first_request_is_answered(pressed, more):
+    with ThreadPoolExecutor(4 * CALLERS) as pool:
+        answers = list(pool.map(pressed.score, [{**LARGE, "deadline_ms": 5}] * 8 * CALLERS))
+    assert {429, 504} & {answer.status for answer in answers}, "that was no overload"
+    time.sleep(0.2)
+    assert pressed.score({**SMALL, **more}).status == 200
 
 
 def test_without_deadlines_everyone_waits_and_is_answered(pressed):
