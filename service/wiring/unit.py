@@ -139,7 +139,7 @@ async def unit_of(ref: Ref, shared: Shared) -> Unit:
 
 @contextlib.contextmanager
 def _short_turns() -> Iterator[None]:
-    """Have threads of Python take short turns: measured, the longest wait of a request is then 30 ms for 46."""
+    """Have threads of Python take short turns, so that requests wait less for the interpreter."""
     sys.setswitchinterval(SHORT_TURN_S)
     try:
         yield
