@@ -118,27 +118,41 @@ class Writer:
             self._given_out += size
 
     def _write(self, records: list[Record]) -> None:
+        written, lines = self._encoded(records)
+        if not written:
+            return
         try:
-            self._file.append(b"".join([line_of(record) for record in records]))
+            self._file.append(b"".join(lines))
         except Exception as error:  # noqa: BLE001 - whatever it was, serving goes on and the next may be written
-            self._on_done("failed", len(records))
-            self._complain(error, len(records))
+            self._lose(len(written), str(error) or type(error).__name__)
             return
         for why in ("sample", "slow"):
-            count = sum(record.why == why for record in records)
+            count = sum(record.why == why for record in written)
             if count:
                 self._on_done(why, count)
 
-    def _complain(self, error: Exception, count: int) -> None:
+    def _encoded(self, records: list[Record]) -> tuple[list[Record], list[bytes]]:
+        """Return the records that have a line, and their lines: one that has none costs the others nothing."""
+        written, lines = [], []
+        for record in records:
+            try:
+                lines.append(line_of(record))
+            except Exception as error:  # noqa: BLE001 - a record that nobody thought of
+                self._lose(1, f"request {record.request_id!a}: {str(error) or type(error).__name__}")
+            else:
+                written.append(record)
+        return written, lines
+
+    def _lose(self, count: int, reason: str) -> None:
+        self._on_done("failed", count)
+        self._complain(reason, count)
+
+    def _complain(self, reason: str, count: int) -> None:
         """Say that records are lost; once a minute, since a full disk stays full."""
         self._unspoken += count
         now_s = self._clock()
         if now_s < self._silent_until_s:
             return
-        logger.error(
-            "%d captured requests are lost, answers are not: %s",
-            self._unspoken,
-            str(error) or type(error).__name__,
-        )
+        logger.error("%d captured requests are lost, answers are not: %s", self._unspoken, reason)
         self._silent_until_s = now_s + COMPLAIN_S
         self._unspoken = 0

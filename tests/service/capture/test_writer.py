@@ -5,6 +5,7 @@ import threading
 import time
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from service.capture.record import parse
@@ -146,6 +147,26 @@ def test_a_full_disk_loses_records_says_so_once_a_minute_and_goes_on_after(
     one.close(WAIT_S)
     assert disk.kept == ["after"]
     assert results == {"failed": 4, "sample": 1}
+
+
+def test_a_record_that_cannot_be_encoded_costs_only_itself_and_is_told_by_its_name(
+    writer, disk, results, record, caplog
+):
+    disk.goes_on.clear()
+    one = writer()
+    one.put(record("first"))
+    assert disk.reached.acquire(timeout=WAIT_S)  # the rest goes into one write
+    one.put(record("before"))
+    one.put(record("\ud800"))
+    one.put(record("strided", scores=np.arange(9.0)[::2]))
+    one.put(record("after", why="slow"))
+    disk.goes_on.set()
+    one.close(WAIT_S)
+    assert disk.kept == ["first", "before", "after"]
+    assert disk.writes == 2
+    assert results == {"sample": 2, "slow": 1, "failed": 2}
+    (told,) = [each.getMessage() for each in caplog.records]
+    assert told.startswith("1 captured requests are lost, answers are not: request '\\ud800': ")
 
 
 def test_a_disk_that_hangs_does_not_keep_the_process(writer, disk, record, caplog):
