@@ -3,7 +3,17 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+
+
+def _not_empty(given: object) -> object:
+    if given == "":
+        raise ValueError("a path can't be empty; leave the setting out for its default")
+    return given
+
+
+Place = Annotated[Path, BeforeValidator(_not_empty)]
+"""A path; an empty text would be the current folder, which nobody means by it."""
 
 
 class SettingsGroup(BaseModel):
@@ -53,17 +63,17 @@ class ServerSettings(SettingsGroup):
 class BundleSettings(SettingsGroup):
     """What is served."""
 
-    path: Path | None = Field(None, description="Folder of the bundle, as `longsight export` wrote it.")
+    path: Place | None = Field(None, description="Folder of the bundle, as `longsight export` wrote it.")
 
 
 class ModelsSettings(SettingsGroup):
     """Slots: which bundles may be put into them, and where it is kept what was."""
 
-    bundle_root: Path | None = Field(
+    bundle_root: Place | None = Field(
         None,
         description="Folder whose bundles `POST /models/*` may name; by default the one that holds `BUNDLE`.",
     )
-    state_dir: Path = Field(
+    state_dir: Place = Field(
         Path(".longsight/models"),
         description="Folder of `<port>.json`, which keeps what the slots hold over restarts; with port 0 nothing is.",
     )
@@ -119,7 +129,7 @@ class RedisSettings(SettingsGroup):
         description="redis://, rediss:// or unix:// URL of Redis >= 7.0 or Valkey.",
     )
     embedded: bool = Field(default=False, description="Start, or join, a Valkey of our own instead of `url`.")
-    embedded_dir: Path = Field(
+    embedded_dir: Place = Field(
         Path(".longsight/valkey"), description="Folder of the embedded Valkey's data and socket."
     )
     read_timeout_s: float = Field(
@@ -176,7 +186,7 @@ class BatchingSettings(SettingsGroup):
 class CaptureSettings(SettingsGroup):
     """Which scored requests are kept in a file, for `longsight replay-capture`."""
 
-    path: Path | None = Field(
+    path: Place | None = Field(
         None,
         description="File of kept requests, of the first worker; others add -2, -3, ... None = none are kept.",
     )

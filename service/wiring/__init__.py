@@ -21,8 +21,7 @@ def serve(settings: Settings) -> None:
         contract.errors.LongsightError: it could not start: wrong settings, bundle or device, port taken.
 
     """
-    if settings.bundle.path is None:
-        raise SettingsError("bundle.path: no bundle given; name the folder that `longsight export` wrote")
+    _check_paths(settings)
     configure_logging(settings)
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(listening_socket(settings.server.host, settings.server.port))
@@ -44,6 +43,15 @@ def configure_logging(settings: Settings) -> None:
         stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     logging.getLogger("service").setLevel(settings.log.level.upper())
+
+
+def _check_paths(settings: Settings) -> None:
+    if settings.bundle.path is None:
+        raise SettingsError("bundle.path: no bundle given; name the folder that `longsight export` wrote")
+    root = settings.models.bundle_root
+    if root is not None and not root.is_dir():
+        what = "is no folder" if root.exists() else "is not there"
+        raise SettingsError(f"models.bundle_root: {root} {what}; name the folder that holds the bundles")
 
 
 @contextlib.contextmanager

@@ -200,6 +200,27 @@ def test_a_wrong_setting_ends_it_before_anything_is_bound(house):
         assert "LONGSIGHT_SERVER__PROT: no such setting" in started.output()
 
 
+@pytest.mark.parametrize(
+    ("root", "reason"),
+    [
+        (
+            "",
+            "LONGSIGHT_MODELS__BUNDLE_ROOT: a path can't be empty; leave the setting out for its default, got ''",
+        ),
+        ("nothing", "models.bundle_root: {root} is not there; name the folder that holds the bundles"),
+        ("file", "models.bundle_root: {root} is no folder; name the folder that holds the bundles"),
+        ("file/below", "models.bundle_root: {root} is not there; name the folder that holds the bundles"),
+    ],
+)
+def test_a_root_of_bundles_that_is_no_folder_ends_it_before_anything_is_bound(house, tmp_path, root, reason):
+    (tmp_path / "file").write_text("")
+    path = str(tmp_path / root) if root else ""
+    with service(house.bundle, NO_STORE, LONGSIGHT_MODELS__BUNDLE_ROOT=path) as started:
+        assert started.process.wait(40) == 2
+        assert started.output().strip().splitlines()[-1] == f"error: {reason.format(root=path)}"
+        assert "listening" not in started.output()
+
+
 def test_ended_while_starting_it_leaves_at_once(house):
     with service(house.bundle, NO_STORE) as started:
         started.wait(status=503)
