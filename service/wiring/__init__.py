@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from service.errors import SettingsError
 from service.settings import Settings
-from service.wiring.exchange import exchange_folder
+from service.wiring.presence import exchange_folder
 from service.wiring.processes import metrics_folder, supervise
 from service.wiring.sockets import listening_socket, url_of
 
@@ -33,7 +33,7 @@ def serve(settings: Settings) -> None:
 
             Worker(settings, listener, exchange).run()
         else:
-            stack.enter_context(metrics_folder())
+            stack.enter_context(metrics_folder(exchange))
             supervise(settings, listener, exchange)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from contract.errors import LongsightError
 from service.settings import Settings
 from service.wiring import configure_logging
+from service.wiring.presence import present
 from service.wiring.worker import Company, Worker
 
 
@@ -34,7 +35,7 @@ def main() -> int:
         status.write(json.dumps(content) + "\n")
         status.flush()
 
-    with socket.socket(fileno=int(sys.argv[1])) as listener:
+    with socket.socket(fileno=int(sys.argv[1])) as listener, present(exchange):
         company = Company(on_ready=lambda: report(ready=True), replaces=replaces)
         worker = Worker(settings, listener, exchange, company=company)
         threading.Thread(target=_obey_parent, args=(worker, orders), daemon=True).start()

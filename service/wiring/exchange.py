@@ -1,13 +1,12 @@
 """How the workers of one service agree on their slots: small files in a folder of their own, renamed into place.
 
 `<pid>.json` is a worker's report; `proposal.json` what one of them asks all to prepare; whoever proposes holds the
-lock on `lock`, which the kernel drops with its process. The folder lives as long as the service and needs no flush.
+lock on `lock`, which the kernel drops with its process. The folder (`presence`) needs no flush.
 """
 
 import contextlib
 import fcntl
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal
@@ -59,7 +58,7 @@ class Exchange:
     """One worker's access to the folder.
 
     Args:
-        folder: see `exchange_folder`.
+        folder: see `service.wiring.presence`.
 
     """
 
@@ -86,23 +85,20 @@ class Exchange:
         _replace(self.folder / PROPOSAL, proposal.model_dump_json())
 
     def proposal(self) -> Proposal | None:
-        """Return what is asked for, if anything is and its owner lives."""
-        path = self.folder / PROPOSAL
-        try:
-            stat = path.stat()
-            stamp = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
-            if stamp != self._stamp:
-                self._proposal = Proposal.model_validate_json(path.read_bytes())
-                self._stamp = stamp
-        except (FileNotFoundError, ValidationError):
-            self._stamp = self._proposal = None
-        if self._proposal is not None and not _lives(self._proposal.owner):
-            self.withdraw()
-            return None
-        return self._proposal
+        """Return what is asked for, if anything is and its owner lives.
+
+        That of a dead one is left where it is: it may be another one by the time it could be removed.
+        """
+        found = self._read()
+        return found if found is not None and _lives(found.owner) else None
+
+    def owner(self) -> int | None:
+        """Return whose proposal there is, if there is one; dead or alive."""
+        found = self._read()
+        return None if found is None else found.owner
 
     def withdraw(self) -> None:
-        """Ask no more."""
+        """Ask no more; under `claimed` alone."""
         (self.folder / PROPOSAL).unlink(missing_ok=True)
 
     @contextlib.contextmanager
@@ -125,17 +121,26 @@ class Exchange:
         finally:
             os.close(descriptor)
 
+    def _read(self) -> Proposal | None:
+        path = self.folder / PROPOSAL
+        try:
+            stat = path.stat()
+            stamp = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
+            if stamp != self._stamp:
+                self._proposal = Proposal.model_validate_json(path.read_bytes())
+                self._stamp = stamp
+        except (FileNotFoundError, ValidationError):
+            self._stamp = self._proposal = None
+        return self._proposal
 
-@contextlib.contextmanager
-def exchange_folder() -> Iterator[Path]:
-    """Yield a folder for the workers of one service."""
-    with tempfile.TemporaryDirectory(prefix="longsight-slots-", ignore_cleanup_errors=True) as name:
-        yield Path(name)
 
-
-def forget_report(folder: Path, pid: int) -> None:
-    """Remove the report of a worker that died, so that nobody waits for it."""
+def forget_worker(folder: Path, pid: int) -> None:
+    """Remove the report of a worker that died, so that nobody waits for it, and its proposal."""
     (folder / f"{pid}.json").unlink(missing_ok=True)
+    exchange = Exchange(folder)
+    with contextlib.suppress(SlotConflictError), exchange.claimed():  # else it is about to be replaced anyway
+        if exchange.owner() == pid:
+            exchange.withdraw()
 
 
 def _replace(path: Path, text: str) -> None:

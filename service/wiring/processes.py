@@ -8,12 +8,10 @@ import contextlib
 import json
 import logging
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,7 +23,7 @@ from contract.errors import InputError, LongsightError
 from service.errors import StartError
 from service.settings import Settings
 from service.wiring.accepting import forget_share
-from service.wiring.exchange import forget_report
+from service.wiring.exchange import forget_worker
 
 METRICS_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
 POLL_S: Final = 0.05
@@ -35,10 +33,15 @@ logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def metrics_folder() -> Iterator[None]:
-    """Give the workers an empty folder for their metrics, through the environment they will inherit."""
+def metrics_folder(exchange: Path) -> Iterator[None]:
+    """Give the workers an empty folder for their metrics, through the environment they will inherit.
+
+    Args:
+        exchange: the folder of the service's processes; theirs is in it, unless the environment names one.
+
+    """
     given = os.environ.get(METRICS_FOLDER)
-    folder = Path(given) if given else Path(tempfile.mkdtemp(prefix="longsight-metrics-"))
+    folder = Path(given) if given else exchange / "metrics"
     folder.mkdir(parents=True, exist_ok=True)
     for left_over in folder.glob("*.db"):
         left_over.unlink()
@@ -48,7 +51,6 @@ def metrics_folder() -> Iterator[None]:
     finally:
         if not given:
             del os.environ[METRICS_FOLDER]
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def supervise(settings: Settings, listener: socket.socket, exchange: Path) -> None:
@@ -176,7 +178,7 @@ class _Supervisor:
         if child.process.stdin is not None:
             child.process.stdin.close()
         _forget_live_metrics(child.process.pid)
-        forget_report(self._exchange, child.process.pid)
+        forget_worker(self._exchange, child.process.pid)
         forget_share(self._exchange, child.process.pid)
         if self._ending:
             return
