@@ -2,10 +2,11 @@
 
 Whichever worker gets the request leads. Until the rename nothing has changed, and a leader that dies takes its
 proposal with it; after it the change is made, whoever dies: every worker, also one that is only starting, follows the
-file. A worker that can't follow in time has everything set back.
+file. A worker that can't follow in time has everything set back, to what all have kept meanwhile.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import re
@@ -24,6 +25,7 @@ from service.wiring.slot_file import DEFAULT_SHARE, Held, Ref, SlotFile, SlotSta
 
 LOOK_S: Final = 0.02
 SWITCH_S: Final = 10.0  # all is prepared, so this is a worker that hangs
+BACK_S: Final = 2.0  # all is there still, but for the worker that hangs
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 
 logger = logging.getLogger(__name__)
@@ -134,10 +136,12 @@ class SlotChanger:
             await self._prepared(token)
             await asyncio.to_thread(self._file.write, wanted)
             try:
-                await self._switched(wanted)
+                await self._switched(wanted, within_s=SWITCH_S)
             except SlotChangeError:
                 again = before.model_copy(update={"generation": wanted.generation + 1})
                 await asyncio.to_thread(self._file.write, again)
+                with contextlib.suppress(SlotChangeError):
+                    await self._switched(again, within_s=BACK_S)
                 logger.exception("slots: set back to what they were")
                 raise
         finally:
@@ -165,9 +169,9 @@ class SlotChanger:
                 )
             await asyncio.sleep(LOOK_S)
 
-    async def _switched(self, wanted: SlotState) -> None:
+    async def _switched(self, wanted: SlotState, *, within_s: float) -> None:
         """Wait until every worker that answers serves what is wanted."""
-        until_s = self._clock() + SWITCH_S
+        until_s = self._clock() + within_s
         while behind := {
             pid: report for pid, report in self._serving().items() if not _follows(report, wanted)
         }:

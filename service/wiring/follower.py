@@ -88,11 +88,15 @@ class Follower:
             await asyncio.sleep(POLL_S)
 
     async def _look(self) -> None:
-        if time.monotonic() >= self._not_before_s and (wanted := self._newer()) is not None:
-            await self._adopt(wanted)
+        # looked for first: whoever withdrew it has written the file before, and what is spare may be needed for that
         proposal = self._exchange.proposal()
+        wanted = self._newer()
+        if wanted is not None and time.monotonic() >= self._not_before_s:
+            await self._adopt(wanted)
+            wanted = None
         if proposal is None:
-            await self._drop()
+            if wanted is None:
+                await self._drop()
         elif proposal.token != self._token:
             await self._drop()
             self._token = proposal.token
@@ -125,7 +129,7 @@ class Follower:
             self._say(token=proposal.token, outcome="prepared", reason="", refused=False)
 
     async def _drop(self) -> None:
-        """Nothing is asked for any more: what was prepared is not needed."""
+        """Nothing is asked for any more: what was prepared or replaced is not needed."""
         if self._preparing is not None:
             await _end(self._preparing)
             self._preparing = None

@@ -1,4 +1,7 @@
-"""What one worker has in its slots: builds what is missing, switches by one assignment, lets go of what was."""
+"""What one worker has in its slots: builds what is missing, switches by one assignment, lets go of what was.
+
+What was served before a switch is kept until the change is over: a change that is set back needs nothing from disk.
+"""
 
 import asyncio
 import contextlib
@@ -40,7 +43,7 @@ class SlotKeeper:
         self._shared = shared
         self._service = service
         self._units: Units = {}
-        self._prepared: Units = {}
+        self._spare: Units = {}  # prepared, or just replaced: the change may go on or back
         self._leaving: set[asyncio.Task[None]] = set()
 
     @property
@@ -61,7 +64,7 @@ class SlotKeeper:
         await self.prepare(state, CHAMPION, patient=False)
         await self._prepare_others(state)
         self.state = state
-        self._units, self._prepared = self._prepared, {}
+        self._units, self._spare = self._spare, {}
 
     def serve(self) -> None:
         """Let requests in: the line-up of the state is what the routes see from now on."""
@@ -75,7 +78,7 @@ class SlotKeeper:
         self._shared.metrics.show_models({slot: (one.name, one.version) for slot, one in served.items()})
 
     async def prepare(self, state: SlotState, slot: Slot, *, patient: bool = True) -> None:
-        """Build and warm what one slot of a state needs, beside what serves; `switch` or `discard` then.
+        """Build and warm what one slot of a state needs, beside what serves; `adopt` or `discard` then.
 
         Args:
             state: one that may be taken over later.
@@ -87,15 +90,17 @@ class SlotKeeper:
 
         """
         ref = state.ref(slot)
-        if ref is None or ref in self._units or ref in self._prepared:
+        if ref is None or ref in self._units or ref in self._spare:
             return
         unit = await unit_of(ref, self._shared)
-        self._prepared[ref] = unit
+        self._spare[ref] = unit
         if patient:
             await _check_store(unit)
 
     async def adopt(self, state: SlotState) -> None:
         """Take over a state that others have agreed upon; what was prepared for it is ready.
+
+        What it replaces can be gone back to until `discard`.
 
         Raises:
             LongsightError: its champion can't be served here; all is as before.
@@ -104,29 +109,27 @@ class SlotKeeper:
         await self.prepare(state, CHAMPION)
         await self._prepare_others(state)
         self.state = state
-        self._units |= self._prepared
-        self._prepared = {}
+        wanted = {state.ref(slot) for slot in state.slots}
+        units = self._units | self._spare
+        self._units = {ref: unit for ref, unit in units.items() if ref in wanted}
+        self._spare = {ref: unit for ref, unit in units.items() if ref not in wanted}
         self.serve()
-        held = {id(unit) for unit in self._held(state).values()}
-        for ref, unit in list(self._units.items()):
-            if id(unit) not in held:
-                self._let_go(self._units.pop(ref))
         names = [
             f"{slot} {unit.served.name} {unit.served.version}" for slot, unit in self._held(state).items()
         ]
         logger.info("slots, generation %d: %s", state.generation, ", ".join(names))
 
     def discard(self) -> None:
-        """Let go of what was prepared and will not be used."""
-        while self._prepared:
-            self._let_go(self._prepared.popitem()[1])
+        """The change is over: let go of what was prepared and is not used, or was replaced."""
+        while self._spare:
+            self._let_go(self._spare.popitem()[1])
 
     async def close(self) -> None:
         """Close everything; requests have ended."""
         for task in self._leaving:
             task.cancel()
         await asyncio.gather(*self._leaving, return_exceptions=True)
-        for unit in [*self._units.values(), *self._prepared.values()]:
+        for unit in [*self._units.values(), *self._spare.values()]:
             await unit.close()
 
     async def _prepare_others(self, state: SlotState) -> None:
