@@ -7,8 +7,10 @@ from collections.abc import Iterator
 
 from service.errors import SettingsError
 from service.settings import Settings
+from service.wiring.exchange import Exchange
 from service.wiring.presence import exchange_folder
 from service.wiring.processes import metrics_folder, supervise
+from service.wiring.slot_file import slot_file
 from service.wiring.sockets import listening_socket, url_of
 
 logger = logging.getLogger(__name__)
@@ -25,9 +27,10 @@ def serve(settings: Settings) -> None:
     configure_logging(settings)
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(listening_socket(settings.server.host, settings.server.port))
+        exchange = stack.enter_context(exchange_folder())
+        Exchange(exchange).begin(slot_file(settings, exchange).initial())
         settings = stack.enter_context(_store(settings))
         logger.info("listening on %s", url_of(listener))
-        exchange = stack.enter_context(exchange_folder())
         if settings.server.workers == 1:
             from service.wiring.worker import Worker  # noqa: PLC0415 - the parent of many workers needs none of it
 

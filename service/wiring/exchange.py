@@ -1,7 +1,9 @@
 """How the workers of one service agree on their slots: small files in a folder of their own, renamed into place.
 
-`<pid>.json` is a worker's report; `proposal.json` what one of them asks all to prepare; whoever proposes holds the
-lock on `lock`, which the kernel drops with its process. The folder (`presence`) needs no flush.
+`began.json` is what the service was started with, decided once, so that a worker that comes later loads no other
+versions than those that serve. `<pid>.json` is a worker's report; `proposal.json` what one of them asks all to
+prepare; whoever proposes holds the lock on `lock`, which the kernel drops with its process. The folder (`presence`)
+needs no flush.
 """
 
 import contextlib
@@ -17,6 +19,7 @@ from service.api.state import Slot
 from service.errors import SlotConflictError
 from service.wiring.slot_file import SlotState, Stamp
 
+BEGAN: Final = "began.json"
 PROPOSAL: Final = "proposal.json"
 LOCK: Final = "lock"
 
@@ -67,6 +70,14 @@ class Exchange:
         self._own = folder / f"{os.getpid()}.json"
         self._stamp: Stamp | None = None
         self._proposal: Proposal | None = None
+
+    def begin(self, state: SlotState) -> None:
+        """Say what the service begins with; once, before there are workers."""
+        _replace(self.folder / BEGAN, state.model_dump_json())
+
+    def began(self) -> SlotState:
+        """Return what the service began with."""
+        return SlotState.model_validate_json((self.folder / BEGAN).read_bytes())
 
     def report(self, report: Report) -> None:
         """Say how this worker is."""

@@ -6,13 +6,17 @@ import time
 from typing import Final
 
 from contract.errors import BundleError, InputError, LongsightError
-from service.errors import BundleRefusedError
+from service.errors import BundleRefusedError, StartError
 from service.wiring.exchange import Exchange, Proposal, Report
 from service.wiring.keeper import SlotKeeper
 from service.wiring.slot_file import SlotFile, SlotState
 
 POLL_S: Final = 0.05
 TRY_AGAIN_S: Final = 5.0
+REMEDY: Final = (
+    "the service serves what was meant: put that version back, or POST /models/champion with what lies there, "
+    "or restart the service, which then begins with that"
+)
 
 logger = logging.getLogger(__name__)
 
@@ -37,18 +41,23 @@ class Follower:
         self._not_before_s = 0.0
         self._running: asyncio.Task[None] | None = None
 
-    async def begin(self) -> None:
-        """Take over what the slot file says now.
+    async def begin(self, *, replaces: bool = False) -> None:
+        """Take over what the workers have agreed upon.
+
+        Args:
+            replaces: the others serve it already: no other versions will do.
 
         Raises:
             LongsightError: the champion can't be served.
 
         """
         self._exchange.report(self._report)
-        state = self._file.initial()
+        state = self._agreed()
         try:
             await self._keeper.begin(state)
         except BundleError as error:
+            if replaces:
+                raise BundleError(f"{error} ({REMEDY})") from error
             if not state.generation:
                 raise
             raise BundleError(
@@ -74,6 +83,23 @@ class Follower:
     def _generation(self) -> int:
         assert self._keeper.state is not None, "followed before the start: this is a bug"
         return self._keeper.state.generation
+
+    def _agreed(self) -> SlotState:
+        """Return what the service began with, or what the file says that was agreed upon since.
+
+        Raises:
+            StartError: the others serve something later.
+
+        """
+        began, kept = self._exchange.began(), self._file.read()
+        state = began if kept is None or kept.generation == began.generation else kept
+        others = [report.generation for report in self._exchange.reports().values() if report.serving]
+        if others and max(others) > state.generation:
+            raise StartError(
+                f"{self._file.path} is not what the other workers serve, which is generation {max(others)}; "
+                "change a slot, which writes it, or restart the service"
+            )
+        return state
 
     async def _run(self) -> None:
         while True:

@@ -1,7 +1,8 @@
 """Several workers on one listening socket, watched by their parent.
 
 Every worker holds the read end of a pipe from the parent as its standard input: when the parent dies, however it dies,
-the pipe closes and the workers end. A worker that dies is replaced; one that can't start ends the whole service.
+the pipe closes and the workers end. A worker that dies is replaced; one that can't start ends the whole service,
+unless others serve.
 """
 
 import contextlib
@@ -184,13 +185,14 @@ class _Supervisor:
             return
         if child.ready:
             self._pause_s = RESTART_S[0]
-        elif not self._complete:
+        elif not self._complete or (child.failure and not any(other.ready for other in self._children)):
             raise _failure(child)
         logger.error(
-            "worker %d ended with %d and is replaced in %g s",
+            "worker %d ended with %d and is replaced in %g s%s",
             child.process.pid,
             child.process.returncode,
             self._pause_s,
+            f": {child.failure['error']}" if child.failure else "",
         )
         self._replace_at_s = time.monotonic() + self._pause_s
         self._pause_s = min(2 * self._pause_s, RESTART_S[1])

@@ -15,9 +15,11 @@ from contract.files import atomic_file
 from contract.manifest import Manifest
 from service.api.state import CHAMPION, Slot
 from service.errors import StartError
+from service.settings import Settings
 
 Stamp: TypeAlias = tuple[int, int, int]
 DEFAULT_SHARE: Final = 0.1
+UNKEPT: Final = "slots.json"
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +110,7 @@ class SlotFile:
         self._seen: SlotState | None = None
 
     def initial(self) -> SlotState:
-        """Return what is kept, else the given bundle as champion and nothing else.
+        """Return what is kept, in the versions that lie there now, else the given bundle as champion and nothing else.
 
         Raises:
             BundleError: there is no bundle where one was given.
@@ -178,6 +180,20 @@ class SlotFile:
             logger.info("%s: kept for %s, not used with %s", self.path, state.given, self._given)
             return None
         return state
+
+
+def slot_file(settings: Settings, exchange: Path) -> SlotFile:
+    """Return the file of a service.
+
+    Args:
+        settings: with a bundle's path.
+        exchange: the folder of the service's processes.
+
+    """
+    given, port = settings.bundle.path, settings.server.port
+    assert given is not None, "serve checks it"
+    # with any free port there is nothing by which the next start would know its file
+    return SlotFile(settings.models.state_dir / f"{port}.json" if port else exchange / UNKEPT, given)
 
 
 def _as_found(held: Held) -> Held:

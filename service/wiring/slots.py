@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from service.api.shadow import Shadow
 from service.api.state import ServiceState
@@ -13,11 +12,9 @@ from service.wiring.changing import SlotChanger
 from service.wiring.exchange import Exchange
 from service.wiring.follower import Follower
 from service.wiring.keeper import SlotKeeper
-from service.wiring.slot_file import SlotFile
+from service.wiring.slot_file import slot_file
 from service.wiring.stores import Stores
 from service.wiring.unit import Shared
-
-UNKEPT: Final = "slots.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +54,19 @@ def slots_of(settings: Settings, metrics: Metrics, service: ServiceState, exchan
         exchange: the folder in which the workers agree.
 
     """
-    given = settings.bundle.path
-    assert given is not None, "serve checks it"
-    models, port = settings.models, settings.server.port
+    models = settings.models
+    assert settings.bundle.path is not None, "serve checks it"
     stores = Stores(settings.redis, metrics, CLOCK)
     shared = Shared(settings, metrics, stores, engine_of(settings, metrics), admission_of(settings))
     keeper = SlotKeeper(shared, service)
-    # with any free port there is nothing by which the next start would know its file
-    file = SlotFile(models.state_dir / f"{port}.json" if port else exchange / UNKEPT, given)
+    file = slot_file(settings, exchange)
     between = Exchange(exchange)
     changer = SlotChanger(
         service,
         keeper=keeper,
         file=file,
         exchange=between,
-        root=models.bundle_root or given.resolve().parent,
+        root=models.bundle_root or settings.bundle.path.resolve().parent,
         timeout_s=models.switch_timeout_s,
         clock=CLOCK,
     )

@@ -141,7 +141,7 @@ class Worker:
         began_s = CLOCK()
         self._capture = begin_capture(settings.capture, self._metrics, state, self._observers)
         self._slots.shared.engine.start()
-        await self._slots.follower.begin()
+        await self._slots.follower.begin(replaces=self._company is not None and self._company.replaces)
         champion = self._slots.keeper.champion
         state.store = lambda: champion.store.state
         state.reason = "starting: waiting for the store"
