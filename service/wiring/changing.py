@@ -117,17 +117,22 @@ class SlotChanger:
         self._service.require()
         with self._exchange.claimed():
             before = self._state()
-            kept = self._file.read()
-            if kept is not None and kept.generation != before.generation:
-                raise SlotConflictError("this worker is about to follow another change; ask again")
+            self._check_newest(before)
             held = make(before)
             if held == before.slots.get(slot, Held(bundle=None)):
                 return
             try:
                 await asyncio.to_thread(self._file.check_writable)
-                await self._agree(slot, before, before.with_slot(slot, held))
+                with self._file.claimed():
+                    self._check_newest(before)  # nobody changes it from here on
+                    await self._agree(slot, before, before.with_slot(slot, held))
             except InputError as error:
                 raise SlotChangeError(f"what the slots hold can't be kept: {error}") from error
+
+    def _check_newest(self, state: SlotState) -> None:
+        kept = self._file.read()
+        if kept is not None and kept.generation != state.generation:
+            raise SlotConflictError("this worker is about to follow another change; ask again")
 
     async def _agree(self, slot: Slot, before: SlotState, wanted: SlotState) -> None:
         token = secrets.token_hex(8)

@@ -7,7 +7,6 @@ needs no flush.
 """
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from service.api.state import Slot
 from service.errors import SlotConflictError
+from service.wiring.claim import claimed
 from service.wiring.slot_file import SlotState, Stamp
 
 BEGAN: Final = "began.json"
@@ -120,17 +120,9 @@ class Exchange:
             SlotConflictError: another one is.
 
         """
-        descriptor = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise SlotConflictError(
-                    "another change of the slots is under way; ask again after it"
-                ) from error
+        refusal = "another change of the slots is under way; ask again after it"
+        with claimed(self.folder / LOCK, refusal=refusal):
             yield
-        finally:
-            os.close(descriptor)
 
     def _read(self) -> Proposal | None:
         path = self.folder / PROPOSAL

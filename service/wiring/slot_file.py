@@ -1,10 +1,13 @@
 """What the slots hold, as one file that is renamed into place: it outlives the processes, and all workers watch it.
 
-The file belongs to the bundle that `serve` was given: who starts the service with another one means that one.
+The file belongs to the bundle that `serve` was given: who starts the service with another one means that one. Services
+that were given the same one and the same folder share it: all follow it, and one at a time changes it.
 """
 
+import contextlib
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal, Self, TypeAlias
 
@@ -16,6 +19,7 @@ from contract.manifest import Manifest
 from service.api.state import CHAMPION, Slot
 from service.errors import StartError
 from service.settings import Settings
+from service.wiring.claim import claimed
 
 Stamp: TypeAlias = tuple[int, int, int]
 DEFAULT_SHARE: Final = 0.1
@@ -108,6 +112,7 @@ class SlotFile:
         self._given = given.resolve()
         self._stamp: Stamp | None = None
         self._seen: SlotState | None = None
+        self._foreign: Path | None = None  # the bundle whose slots are kept there instead
 
     def initial(self) -> SlotState:
         """Return what is kept, in the versions that lie there now, else the given bundle as champion and nothing else.
@@ -134,7 +139,7 @@ class SlotFile:
         try:
             stat = self.path.stat()
         except (FileNotFoundError, NotADirectoryError):
-            self._stamp = self._seen = None
+            self._stamp = self._seen = self._foreign = None
             return None
         stamp = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
         if stamp != self._stamp:
@@ -143,14 +148,33 @@ class SlotFile:
         return self._seen
 
     def write(self, state: SlotState) -> None:
-        """Keep a state, in one step.
+        """Keep a state, in one step; under `claimed` alone.
 
         Raises:
             InputError: the file can't be there; says why.
 
         """
+        if self._foreign is not None:
+            logger.warning("%s: what was kept for %s is replaced", self.path, self._foreign)
         with atomic_file(self.path) as temporary:
             temporary.write_text(state.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Be the only one that changes it, of all services that share it; after `check_writable`.
+
+        Raises:
+            SlotConflictError: another one does.
+            InputError: nothing can be kept there.
+
+        """
+        lock = self.path.with_name(f".{self.path.name}.lock")
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(claimed(lock, refusal=f"another service changes {self.path}; ask again"))
+            except OSError as error:
+                raise InputError(f"{lock} can't be written: {error.strerror}") from error
+            yield
 
     def check_writable(self) -> None:
         """Find out before the work whether `write` will do.
@@ -176,7 +200,8 @@ class SlotFile:
                 f"{self.path}: what the slots held is not readable ({reason}); "
                 f"remove the file to begin with {self._given}"
             ) from error
-        if state.given != self._given:
+        self._foreign = None if state.given == self._given else state.given
+        if self._foreign is not None:
             logger.info("%s: kept for %s, not used with %s", self.path, state.given, self._given)
             return None
         return state

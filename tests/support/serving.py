@@ -35,7 +35,7 @@ class Service:
     """`longsight serve` in a process of its own."""
 
     def __init__(self, bundle: Path, redis: str, *arguments: str, **environment: str) -> None:
-        self.port = free_port()
+        self.host, self.port = "127.0.0.1", free_port()
         self.log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         command = [
             sys.executable,
@@ -78,7 +78,7 @@ class Service:
     def ask(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, **options: Any
     ) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=20)
         with contextlib.closing(connection):
             connection.request(method, path, body, headers or {}, **options)
             answer = connection.getresponse()
