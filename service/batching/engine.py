@@ -22,6 +22,7 @@ from service.batching import padding
 from service.batching.fit import RunTimeFit
 from service.batching.job import Job, Limits, OwnRun, Part, Run, Taken, Tensors
 from service.batching.policy import JobQueue
+from service.batching.priority import give_way
 from service.errors import DeadlineExceededError, InferenceError
 
 logger = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class Engine:
         running: runs at the same time.
         prepared: runs joined ahead while others run.
         inline_s: longest run that the event loop does itself for a lone request; 0 = none.
+        nice: by how much the threads' priority is below the event loop's.
         clock: seconds; also the clock of the jobs' deadlines.
         on_run, on_late: told of each run, and of each job dropped for its deadline; called on the event loop.
 
@@ -56,6 +58,7 @@ class Engine:
         running: int,
         prepared: int,
         inline_s: float,
+        nice: int,
         clock: Callable[[], float],
         on_run: Callable[[RunReport], None],
         on_late: Callable[[], None],
@@ -64,6 +67,7 @@ class Engine:
         self._clock = clock
         self._on_run, self._on_late = on_run, on_late
         self._inline_s = inline_s
+        self._nice = nice
         self._fits: dict[Run, RunTimeFit] = {}
         self._learning = threading.Lock()
         # without threads that prepare, the threads themselves are the limit
@@ -177,6 +181,7 @@ class Engine:
     # ---------------------------------------------------------------- on the engine's threads
 
     def _work(self) -> None:
+        give_way(self._nice)
         taken: Taken | None = None
         while True:
             taken = self._next(taken)

@@ -115,6 +115,13 @@ class RuntimeSettings(SettingsGroup):
         le=1024,
         description="cpu: runs at the same time in one worker; 0 = cores / workers, at least 1.",
     )
+    nice: int = Field(
+        5,
+        ge=0,
+        le=19,
+        description="By how many steps of niceness the threads that run the graph give way to "
+        "the one that receives and answers (Linux); 0 = equal.",
+    )
     gpu_memory_bytes: int = Field(
         0, ge=0, description="cuda: most memory of onnxruntime's arena; 0 = no limit."
     )

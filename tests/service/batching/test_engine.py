@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import logging
 import math
+import os
+import sys
 import threading
 import time
 
@@ -30,7 +32,7 @@ def graph(tensors):
 class Watched:
     """An engine and what it told of itself."""
 
-    def __init__(self, run=graph, *, limits=None, running=2, prepared=1, inline_s=0.0):
+    def __init__(self, run=graph, *, limits=None, running=2, prepared=1, inline_s=0.0, nice=0):
         self.reports = []
         self.late = 0
         self.run = run
@@ -39,6 +41,7 @@ class Watched:
             running=running,
             prepared=prepared,
             inline_s=inline_s,
+            nice=nice,
             clock=time.monotonic,
             on_run=self.reports.append,
             on_late=self._on_late,
@@ -321,6 +324,25 @@ async def test_no_more_runs_at_a_time_than_permitted():
     async with running(counted, limits=limits, running=2, prepared=2) as watched:
         await asyncio.gather(*(watched.score([ad]) for ad in range(20, 40)))
     assert most == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
+@pytest.mark.parametrize("nice", [0, 3, 19])
+async def test_the_threads_that_run_the_graph_give_way_to_the_event_loop(nice):
+    def niceness():
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    seen = set()
+
+    def watched_graph(tensors):
+        seen.add(niceness())
+        return graph(tensors)
+
+    before = niceness()
+    async with running(watched_graph, nice=nice) as watched:
+        await asyncio.gather(*(watched.score([ad]) for ad in range(20, 40)))
+    assert seen == {min(19, before + nice)}
+    assert niceness() == before
 
 
 async def test_one_engine_serves_several_graphs_each_with_its_own_answers():
