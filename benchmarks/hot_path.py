@@ -13,6 +13,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,7 +34,7 @@ from service.history.reader import HistoryStore
 from service.history.result import History
 from service.runtime.graph import Graph
 from service.scoring.encoding import RequestEncoder
-from service.scoring.request import ScoreRequest
+from service.scoring.history import HistoryEncoder
 from service.scoring.scorer import probabilities
 
 FOLDER: Final = Path(".longsight/serving")
@@ -62,17 +63,36 @@ class Steps:
         encoder = bundle.encoder()
         self.graph = Graph(bundle.graph_path)
         reader = BodyReader(bundle.schema, max_candidates=5000)
-        encode = RequestEncoder(encoder, catalogue, inputs=self.graph.inputs)
+        encode = RequestEncoder(encoder, catalogue)
+        behaviors, uncached = (
+            HistoryEncoder(
+                encoder,
+                inputs=self.graph.inputs,
+                lag_s=bundle.manifest.history_lag_s,
+                cache_bytes=cache_bytes,
+                clock=time.monotonic,
+            )
+            for cache_bytes in (1 << 40, 0)
+        )
         read = [reader.read_json(raw) for raw in bodies]
         asked = [request_of(body, MOMENT, default_deadline_ms=0.0) for body in read]
-        tensors = [self._tensors(encode, request, histories[i]) for i, request in enumerate(asked)]
+        when = int(MOMENT.now_s)
+        users = [key(one.user_id) for one in asked]
+        first = [behaviors.encode(users[i], when, history, None) for i, history in enumerate(histories)]
+        again = [
+            replace(history, records=history.records[:0], follows=True, held=None) for history in histories
+        ]
+        tensors = [self._inputs(encode.candidates(one)[0] | first[i].tensors) for i, one in enumerate(asked)]
         logits = [self.graph.run(inputs)[0] for inputs in tensors]
         scores = [probabilities(logit_N) for logit_N in logits]
         self.by_name: dict[str, Step] = {
             "read the body": lambda i: reader.read_json(bodies[i]),
             "request": lambda i: request_of(read[i], MOMENT, default_deadline_ms=0.0),
             "candidates": lambda i: encode.candidates(asked[i]),
-            "history": lambda i: encode.user(asked[i], histories[i]),
+            "history": lambda i: uncached.encode(users[i], when, histories[i], None),
+            "history, kept": lambda i: behaviors.encode(
+                users[i], when, again[i], behaviors.find(users[i], when)
+            ),
             "probabilities": lambda i: probabilities(logits[i]),
             "write the answer": lambda i: orjson.dumps(
                 {"request_id": "r", "scores": scores[i]}, option=orjson.OPT_SERIALIZE_NUMPY
@@ -80,8 +100,7 @@ class Steps:
         }
         self.run: Step = lambda i: self.graph.run(tensors[i])
 
-    def _tensors(self, encode: RequestEncoder, request: ScoreRequest, history: History) -> dict[str, Any]:
-        every = encode.user(request, history) | encode.candidates(request)[0]
+    def _inputs(self, every: Mapping[str, Any]) -> dict[str, Any]:
         return {name: every[name] for name in self.graph.inputs}
 
 

@@ -159,6 +159,9 @@ class Metrics:
         self.history_age_seconds = self._histogram(
             "history_age_seconds", "Age of the newest behaviour at the request's time.", _AGE_S
         )
+        self.history_cached = self._counter(
+            "history_cached_total", "Histories of which only what was added had to be read."
+        )
         self.history_extended = self._counter(
             "history_extended_total", "Histories that needed a second read to be complete."
         )

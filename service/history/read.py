@@ -11,6 +11,7 @@ from redis.exceptions import ResponseError
 from contract.records import Records, empty_records, record_dtype
 from contract.schema import RawValue, Schema
 from service.history.connection import pack
+from service.history.mark import MARK_RECORDS, Mark
 from service.history.result import History
 from service.history.window import DamagedValueError, Window
 from service.layout import EXTRA_RECORDS, Layout
@@ -74,6 +75,7 @@ class Read:
         user_key: whose.
         at: the request's time, seconds.
         answer: where the history goes.
+        known: what the caller holds of the user; if only appending happened since, that is all the answer has.
 
     Attributes:
         expected: how many replies the last `commands` will bring.
@@ -84,6 +86,7 @@ class Read:
 
     __slots__ = (
         "_at",
+        "_known",
         "_lost",
         "_plan",
         "_profile",
@@ -95,9 +98,17 @@ class Read:
         "user_key",
     )
 
-    def __init__(self, plan: ReadPlan, user_key: int, at: int, answer: asyncio.Future[History]) -> None:
+    def __init__(
+        self,
+        plan: ReadPlan,
+        user_key: int,
+        at: int,
+        answer: asyncio.Future[History],
+        known: Mark | None = None,
+    ) -> None:
         self._plan = plan
         self._at = at
+        self._known = known
         self._profile: dict[str, RawValue] | None = None if plan.fields else {}
         self._window = Window(
             plan.dtype, wanted=plan.length, first=plan.length + EXTRA_RECORDS, cut=at - plan.lag_s
@@ -113,6 +124,8 @@ class Read:
         """Return the packed commands of the next round trip."""
         key = layout.history(self.user_key).encode()
         start, end = self._window.byte_range
+        if self._known is not None:
+            start, end = -MARK_RECORDS * self._plan.dtype.itemsize, -1
         parts = [pack(b"GETRANGE", key, b"%d" % start, b"%d" % end), pack(b"STRLEN", key)]
         if self._profile is None:
             parts.append(pack(b"HMGET", layout.profile(self.user_key).encode(), *self._plan.fields_packed))
@@ -134,13 +147,16 @@ class Read:
             if profile:
                 assert isinstance(profile[0], list)
                 self._profile = self._plan.profile(profile[0])
+            if self._known is not None:
+                self._take_end(data, total)
+                return
             records = self._window.take(data, total)
         except (ResponseError, DamagedValueError, ValueError) as error:
             self.complaint = str(error)
             self.fail("unavailable", self.complaint)
         else:
             if records is not None:
-                self.finish(self._history(records))
+                self.finish(self._history(records, total))
 
     def lost_connection(self, detail: str) -> None:
         """The replies are lost: one more attempt over a new connection, but only one."""
@@ -159,12 +175,31 @@ class Read:
         """Answer with nothing but a reason."""
         self.finish(History(self._plan.nothing, status, detail=detail))
 
-    def _history(self, records: Records) -> History:
+    def _take_end(self, data: bytes, total: int) -> None:
+        """Answer by the end of the value alone; if that can't be, the next round trip reads the whole."""
+        known, self._known = self._known, None
+        assert known is not None, "nothing to compare with: this is a bug"
+        appended = known.appended(data, total, self._plan.dtype.itemsize)
+        if appended is None:
+            return
+        times = np.frombuffer(data, dtype=self._plan.dtype)["timestamp"]
+        if (times[1:] >= times[:-1]).all():
+            records = np.frombuffer(appended, dtype=self._plan.dtype)
+            profile = self._profile or {}
+            self.finish(History(records, "hit", profile=profile, follows=True, mark=Mark(total, data)))
+
+    def _history(self, records: Records, total: int) -> History:
         newest = int(records["timestamp"][-1]) if len(records) else None
+        held = self._window.held
+        # several chunks are more than most requests need: not worth keeping
+        keeps = self._window.reads == 1 and len(held) > 0
+        mark = Mark(total, held[-MARK_RECORDS:].tobytes()) if keeps else None
         return History(
             records,
             "hit" if newest is not None else "empty",
             newest_age_s=None if newest is None else self._at - newest,
             profile=self._profile or {},
             extended=self._window.reads > 1,
+            held=held if keeps else None,
+            mark=mark,
         )

@@ -18,6 +18,7 @@ from contract.keys import key_hex
 from contract.schema import Schema
 from service.history.breaker import Breaker
 from service.history.connection import Link, LinkError, pack
+from service.history.mark import Mark
 from service.history.read import Read, ReadPlan
 from service.history.result import History, StoreState
 from service.layout import META, Layout, foreign
@@ -106,7 +107,9 @@ class HistoryStore:
         self._down("the store's reader is closed")
         await self._link.drop()
 
-    def fetch(self, user_key: int, at: int, deadline: float | None = None) -> asyncio.Future[History]:
+    def fetch(
+        self, user_key: int, at: int, deadline: float | None = None, known: Mark | None = None
+    ) -> asyncio.Future[History]:
         """Ask for the user's newest L records strictly before second `at` (less the lag), and the profile.
 
         A future rather than a coroutine: the read is on its way after one turn of the loop, without a task of its own.
@@ -115,10 +118,11 @@ class HistoryStore:
             user_key: the user's key; 0 = anonymous, who has neither.
             at: the request's time, seconds UTC.
             deadline: on the store's clock; the answer comes by then, if only to say `timeout`.
+            known: an earlier answer's mark: if nothing but appending happened since, only that is read (`follows`).
 
         """
         loop = asyncio.get_running_loop()
-        read = Read(self._plan, user_key, at, loop.create_future())
+        read = Read(self._plan, user_key, at, loop.create_future(), known)
         if user_key == ANONYMOUS:
             read.finish(self._no_history(""))
         elif self.state.breaker_open:

@@ -6,6 +6,7 @@ from typing import Literal, TypeAlias
 
 from contract.records import Records
 from contract.schema import RawValue
+from service.history.mark import Mark
 
 Status: TypeAlias = Literal["hit", "empty", "timeout", "unavailable"]
 
@@ -21,6 +22,9 @@ class History:
         newest_age_s: seconds between the newest record and the request; None without records.
         profile: raw values of the schema's user fields that are known (numbers for numeric fields).
         extended: one read was not enough to find L records before the request's time.
+        follows: `records` are only what was appended since the mark that the caller sent.
+        held: all that was read, also what is too new for the request, if a mark may be kept of it.
+        mark: of the value as it was read, for a later read.
         detail: why, if status is timeout or unavailable.
 
     """
@@ -30,6 +34,9 @@ class History:
     newest_age_s: int | None = None
     profile: Mapping[str, RawValue] = field(default_factory=dict)
     extended: bool = False
+    follows: bool = False
+    held: Records | None = None
+    mark: Mark | None = None
     detail: str = ""
 
 

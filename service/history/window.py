@@ -47,6 +47,11 @@ class Window:
         self.reads = 0
 
     @property
+    def held(self) -> Records:
+        """All records that were read, oldest first."""
+        return np.frombuffer(self._data, dtype=self._dtype)
+
+    @property
     def byte_range(self) -> tuple[int, int]:
         """Start and inclusive end of the next GETRANGE, both counted from the end of the value (-1 = last byte)."""
         held = len(self._data) // self._size

@@ -1,6 +1,6 @@
 """From one request to the tensors of the graph, in two parts: what the candidates say needs no history."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from contract.encoder import Encoder, Tensors
 from contract.schema import RawValue
-from service.history.result import History
 from service.scoring.features import RequestFeatures
 from service.scoring.request import RawId, ScoreRequest
 
@@ -41,13 +40,11 @@ class RequestEncoder:
     Args:
         encoder: of the bundle.
         ads: the catalogue.
-        inputs: the tensors that the graph takes; others need not be made.
 
     """
 
-    def __init__(self, encoder: Encoder, ads: Ads, *, inputs: Collection[str]) -> None:
+    def __init__(self, encoder: Encoder, ads: Ads) -> None:
         self._encoder = encoder
-        self._needs_actions = "history_action" in inputs
         self._ads = ads
         self._features = RequestFeatures(encoder)
         self._has_profile = bool(encoder.schema.user)
@@ -61,18 +58,11 @@ class RequestEncoder:
         columns |= self._features.context(len(request.ad_ids), request.context, request.candidate_context)
         return {name: column_N[None] for name, column_N in columns.items()}, ads.unknown
 
-    def user(self, request: ScoreRequest, history: History) -> Tensors:
-        """Return `history_*` [1, L] and `user_<field>` [1]."""
-        if len(history.records):
-            tensors = self._encoder.lone_history(
-                history.records, request.timestamp, actions=self._needs_actions
-            )
-        else:
-            tensors = self._encoder.history([history.records], [request.timestamp])
-        if self._has_profile:
-            profile: dict[str, RawValue] = {"user_id": request.user_id, **history.profile}
-            tensors |= self._features.user(profile)
-        return tensors
+    def user(self, request: ScoreRequest, profile: Mapping[str, RawValue]) -> Tensors:
+        """Return `user_<field>` [1]."""
+        if not self._has_profile:
+            return {}
+        return self._features.user({"user_id": request.user_id, **profile})
 
     def _overridden(self, name: str, column_N: NDArray[Any], values: Sequence[RawValue]) -> NDArray[Any]:
         """Return a copy of an ad field's column with the values that are not None in their places."""

@@ -51,6 +51,7 @@ class ScoreAnswer:
         history_length: behaviours used.
         newest_age_s: age of the newest one at the request's time; None without any.
         history_extended: one read was not enough.
+        history_cached: only what was added since the user's last request had to be read.
         unknown_ads: candidates that the catalogue does not know.
         stage_s: seconds in the stages `history`, `encode`, `queue`, `infer`.
         tensors: what the request was encoded to, for whoever counts.
@@ -63,6 +64,7 @@ class ScoreAnswer:
     history_length: int
     newest_age_s: int | None
     history_extended: bool
+    history_cached: bool
     unknown_ads: int
     stage_s: dict[str, float]
     tensors: Tensors

@@ -19,10 +19,12 @@ from service.batching.admission import Admission, Ticket
 from service.batching.engine import Engine, Job, Run
 from service.batching.probe import LoopProbe
 from service.errors import DeadlineExceededError, InferenceError, OverloadedError
+from service.history.mark import Mark
 from service.history.result import History
 from service.metrics import Metrics
 from service.scoring.encoding import Ads, RequestEncoder
 from service.scoring.explain import Explainer, Explanations
+from service.scoring.history import HistoryEncoder
 from service.scoring.inputs import InputCounter
 from service.scoring.request import ScoreAnswer, ScoreRequest
 
@@ -34,7 +36,9 @@ LEAST_LOGIT: Final = -700.0  # exp(700) is the largest that float64 holds, and 1
 class Histories(Protocol):
     """Where histories and profiles come from."""
 
-    def fetch(self, user_key: int, at: int, deadline: float | None = None) -> asyncio.Future[History]:
+    def fetch(
+        self, user_key: int, at: int, deadline: float | None = None, known: Mark | None = None
+    ) -> asyncio.Future[History]:
         """Ask for the user's records before second `at`; never fails for a store that fails or is late."""
         ...
 
@@ -48,6 +52,7 @@ class Scorer:
         inputs: the tensors that the graph takes.
         explainer: of the bundle; None = it has no explanations, and none may be asked for.
         histories: the store of histories.
+        behaviors: encodes them.
         ads: the catalogue.
         engine: runs the graph.
         admission: lets requests in.
@@ -65,6 +70,7 @@ class Scorer:
         inputs: tuple[str, ...],
         explainer: Explainer | None,
         histories: Histories,
+        behaviors: HistoryEncoder,
         ads: Ads,
         engine: Engine,
         admission: Admission,
@@ -73,11 +79,12 @@ class Scorer:
         background: bool = False,
     ) -> None:
         self._background = background
-        self._encoder = RequestEncoder(encoder, ads, inputs=inputs)
+        self._encoder = RequestEncoder(encoder, ads)
         self._run_graph = run
         self._inputs = inputs
         self._explainer = explainer
         self._histories = histories
+        self._behaviors = behaviors
         self._engine = engine
         self._admission = admission
         self._metrics = metrics
@@ -150,6 +157,8 @@ class Scorer:
             metrics.history_age_seconds.observe(answer.newest_age_s)
         if answer.history_extended:
             metrics.history_extended.inc()
+        if answer.history_cached:
+            metrics.history_cached.inc()
         if answer.unknown_ads:
             metrics.unknown_ads.inc(answer.unknown_ads)
         metrics.score.observe_many(answer.scores)
@@ -157,7 +166,10 @@ class Scorer:
 
     async def _score(self, request: ScoreRequest, ticket: Ticket) -> ScoreAnswer:
         started_s = self._clock()
-        reading = self._history(request, started_s)
+        user_key = ANONYMOUS if request.user_id is None else keys.key(request.user_id)
+        # explanations name behaviours, so they need the records themselves
+        kept = None if request.explain else self._behaviors.find(user_key, request.timestamp)
+        reading = self._history(request, user_key, started_s, None if kept is None else kept.mark)
         try:
             await asyncio.sleep(0)  # in this turn the read is sent, before the CPU is used for more
             early_s = self._clock()
@@ -170,16 +182,20 @@ class Scorer:
         if read_s > request.deadline_s:
             self._metrics.shed["deadline"].inc()
             raise DeadlineExceededError("the deadline passed before the scoring began")
-        self._look_again(request, ticket, length=max(1, len(history.records)), now_s=read_s)
-        tensors = self._encoder.user(request, history) | candidates
+        self._look_again(
+            request, ticket, length=max(1, self._behaviors.expected_length(history, kept)), now_s=read_s
+        )
+        seen = self._behaviors.encode(user_key, request.timestamp, history, kept)
+        tensors = seen.tensors | self._encoder.user(request, history.profile) | candidates
         encoded_s = self._clock()
         job, explanations = await self._run(request, history, tensors)
         return ScoreAnswer(
             scores=probabilities(job.logit_N),
-            history_status=history.status,
-            history_length=len(history.records),
-            newest_age_s=history.newest_age_s,
+            history_status=seen.status,
+            history_length=seen.length,
+            newest_age_s=seen.newest_age_s,
             history_extended=history.extended,
+            history_cached=history.follows,
             unknown_ads=unknown,
             stage_s={
                 "history": read_s - started_s - early_s,
@@ -225,12 +241,13 @@ class Scorer:
             return job, await asyncio.to_thread(explanation.entries)
         return job, [[] for _ in range(count)] if request.explain else None
 
-    def _history(self, request: ScoreRequest, now_s: float) -> asyncio.Future[History]:
-        user_key = ANONYMOUS if request.user_id is None else keys.key(request.user_id)
+    def _history(
+        self, request: ScoreRequest, user_key: int, now_s: float, known: Mark | None
+    ) -> asyncio.Future[History]:
         deadline_s = None
         if request.deadline_s < math.inf:
             deadline_s = now_s + (request.deadline_s - now_s) / 2
-        return self._histories.fetch(user_key, request.timestamp, deadline_s)
+        return self._histories.fetch(user_key, request.timestamp, deadline_s, known)
 
 
 def probabilities(logit_N: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -146,6 +146,12 @@ class RedisSettings(SettingsGroup):
         description="Longest wait for one history; later ones are scored without (`timeout`).",
     )
     connect_timeout_s: float = Field(1.0, gt=0, le=60, description="Longest wait for a connection.")
+    cache_bytes: int = Field(
+        96 << 20,
+        ge=0,
+        description="Most memory of encoded histories that a worker keeps for each bundle; "
+        "of users among them only what was added is read. 0 = none.",
+    )
     wait_s: float = Field(30.0, ge=0, le=3600, description="Longest wait for the store at start.")
     require_store: bool = Field(
         default=False,

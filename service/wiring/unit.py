@@ -25,6 +25,7 @@ from service.catalog import Catalogue
 from service.history.reader import HistoryStore
 from service.metrics import Metrics
 from service.runtime.graph import Graph
+from service.scoring.history import HistoryEncoder
 from service.scoring.inputs import counted_fields
 from service.scoring.scorer import Scorer
 from service.settings import Settings
@@ -75,6 +76,14 @@ class Unit:
         self.catalogue = Catalogue(redis.url, verified.encoder, connect_timeout_s=redis.connect_timeout_s)
         explainer = explainer_of(bundle, settings.runtime)
 
+        behaviors = HistoryEncoder(
+            verified.encoder,
+            inputs=verified.graph.inputs,
+            lag_s=manifest.history_lag_s,
+            cache_bytes=redis.cache_bytes,
+            clock=CLOCK,
+        )
+
         def scorer(admission: Admission, *, background: bool) -> Scorer:
             return Scorer(
                 encoder=verified.encoder,
@@ -82,6 +91,7 @@ class Unit:
                 inputs=verified.graph.inputs,
                 explainer=explainer,
                 histories=store,
+                behaviors=behaviors,
                 ads=self.catalogue,
                 engine=shared.engine,
                 admission=admission,

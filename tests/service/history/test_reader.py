@@ -346,3 +346,51 @@ async def test_closing_answers_what_waits(own_server):
 def test_what_is_no_url_is_refused_without_its_password():
     with pytest.raises(InputError, match=r"redis://:\*\*\*@host:port: not a Redis URL"):
         HistoryStore("redis://:secret@host:port", SCHEMA, history_length=5)
+
+
+async def test_of_a_history_that_is_known_only_what_was_appended_is_read(server):
+    everything = records(range(10, 510, 10))
+    write(server, {"u": everything[:30]})
+    async with opened(server) as store:
+        first = await store.fetch(key("u"), LATE)
+        same = await store.fetch(key("u"), LATE, known=first.mark)
+        write(server, {"u": everything[:33]})
+        grown = await store.fetch(key("u"), LATE, known=first.mark)
+        again = await store.fetch(key("u"), LATE, known=grown.mark)
+    assert first.held.tobytes() == everything[:30].tobytes()
+    assert not first.follows
+    assert [answer.follows for answer in (same, grown, again)] == [True] * 3
+    assert [len(answer.records) for answer in (same, grown, again)] == [0, 3, 0]
+    assert grown.records.tobytes() == everything[30:33].tobytes()
+
+
+async def test_whatever_else_happened_to_a_known_history_the_whole_is_read(server):
+    everything = records(range(10, 510, 10))
+    changed = {
+        "many": everything,
+        "late": np.concatenate([everything[:10], records([105]), everything[10:30]]),
+        "shorter": everything[5:30],
+        "other": records(range(11, 311, 10)),
+        "gone": everything[:0],
+    }
+    profiles = [{"user_id": user, "city": "Oslo", "income": 1.0} for user in changed]
+    write(server, dict.fromkeys(changed, everything[:30]), profiles)
+    async with opened(server) as store:
+        for user, value in changed.items():
+            known = (await store.fetch(key(user), LATE)).mark
+            write(server, {user: value})
+            answer = await store.fetch(key(user), LATE, known=known)
+            assert not answer.follows, user
+            assert answer.records.tobytes() == value[-10:].tobytes(), user
+            assert answer.profile == {"city": "Oslo", "income": 1.0}, user
+
+
+async def test_a_known_history_whose_new_records_are_out_of_order_is_read_whole_and_refused(server):
+    everything = records(range(10, 310, 10))
+    write(server, {"u": everything})
+    async with opened(server) as store:
+        known = (await store.fetch(key("u"), LATE)).mark
+        write(server, {"u": np.concatenate([everything, records([5])])})
+        answer = await store.fetch(key("u"), LATE, known=known)
+    assert answer.status == "unavailable"
+    assert "order of time" in answer.detail

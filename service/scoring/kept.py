@@ -1,0 +1,98 @@
+"""One user's encoded history, kept for the user's next requests."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.age import buckets_of_sorted
+from contract.encoder import Encoder, Tensors
+from contract.records import MAX_TIMESTAMP, Records
+from service.history.mark import Mark
+
+OVERHEAD_BYTES: Final = 1500  # of an entry beside its arrays
+_NARROW: Final = np.dtype(np.int32)  # no table has as many rows
+
+
+@dataclass(frozen=True, slots=True)
+class KeptHistory:
+    """The newest records of a user, encoded; never changed, so that requests may hold it while others go on.
+
+    Attributes:
+        columns: `[R]` by behaviour field, and `action` if the graph takes it; rows as int32.
+        times: `[R]` uint32, ascending.
+        mark: of the value as last read.
+        read_s: when the whole was read; on the encoder's clock.
+        complete: the store held nothing older.
+
+    """
+
+    columns: Mapping[str, NDArray[Any]]
+    times: NDArray[np.uint32]
+    mark: Mark
+    read_s: float
+    complete: bool
+
+    @classmethod
+    def of(cls, encoder: Encoder, records: Records, mark: Mark, read_s: float, *, actions: bool) -> Self:
+        """Encode what was read, oldest first, with or without the actions."""
+        complete = records.nbytes == mark.total_bytes
+        columns, times = _encoded(encoder, records)
+        if not actions:
+            del columns["action"]
+        return cls(columns, times, mark=mark, read_s=read_s, complete=complete)
+
+    def extended(self, encoder: Encoder, appended: Records, mark: Mark) -> "KeptHistory":
+        """Return this with what was appended since."""
+        columns, times = _encoded(encoder, appended)
+        return KeptHistory(
+            {name: np.concatenate([column, columns[name]]) for name, column in self.columns.items()},
+            np.concatenate([self.times, times]),
+            mark=mark,
+            read_s=self.read_s,
+            complete=self.complete,
+        )
+
+    def newest(self, count: int) -> "KeptHistory":
+        """Return this without all but the newest `count` records."""
+        if len(self.times) <= count:
+            return self
+        columns = {name: column[-count:].copy() for name, column in self.columns.items()}
+        times = self.times[-count:].copy()
+        return KeptHistory(columns, times, mark=self.mark, read_s=self.read_s, complete=False)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory, roughly."""
+        return sum(column.nbytes for column in self.columns.values()) + self.times.nbytes + OVERHEAD_BYTES
+
+    def before(self, cut: int) -> int:
+        """Return how many records lie before second `cut`."""
+        if cut > MAX_TIMESTAMP:
+            return len(self.times)
+        # a scalar of another type would make numpy convert the whole array first
+        return int(np.searchsorted(self.times, np.uint32(max(cut, 0)), side="left"))
+
+    def tensors(self, start: int, stop: int, at: int) -> Tensors:
+        """Return `history_*` `[1, stop - start]` of some of the records for a request at second `at`, but no mask."""
+        tensors = {
+            f"history_{name}": _wide(column[start:stop])[None] for name, column in self.columns.items()
+        }
+        tensors["history_age"] = buckets_of_sorted(self.times[start:stop], at)[None]
+        return tensors
+
+
+def _encoded(encoder: Encoder, records: Records) -> tuple[dict[str, NDArray[Any]], NDArray[np.uint32]]:
+    columns = encoder.behaviors(records)
+    del columns["timestamp"]
+    narrow = {
+        name: column.astype(_NARROW) if column.dtype == np.int64 else column
+        for name, column in columns.items()
+    }
+    return narrow, records["timestamp"].astype(np.uint32)
+
+
+def _wide(column: NDArray[Any]) -> NDArray[Any]:
+    return column.astype(np.int64) if column.dtype == _NARROW else column
