@@ -44,7 +44,10 @@ class Offline:
         self.last_s = int(self._behaviors["timestamp"].max())
 
     def logits(self, user, ads, timestamp, **more) -> np.ndarray:
-        tensors = self.request(user, ads, timestamp, **more).encode(self.encoder)
+        return self.logits_of(self.request(user, ads, timestamp, **more))
+
+    def logits_of(self, request: RawRequest) -> np.ndarray:
+        tensors = request.encode(self.encoder)
         return self._graph.run({name: tensors[name] for name in self._graph.inputs})[0]
 
     def request(

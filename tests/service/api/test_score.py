@@ -4,12 +4,16 @@ import asyncio
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import httpx
 import msgpack
 import numpy as np
 import pytest
+import redis
 
+from contract.keys import key
+from service.history.writer import StoreWriter, claim_layout
 from tests.support.serving import log_odds
 
 ADS = [str(100 + index) for index in range(25)]
@@ -293,3 +297,31 @@ async def test_a_caller_who_leaves_is_counted_and_leaves_no_trace(served, now):
             return
         await asyncio.sleep(0.01)
     raise AssertionError("candidates of callers who left stay in the queue")
+
+
+# ---------------------------------------------------------------- users who come back
+
+
+@pytest.mark.parametrize("kept", [3, 12, 30])
+def test_who_comes_back_is_scored_by_what_was_added_meanwhile(served, offline, world, now, kept):
+    everything = offline.history(offline.busiest)
+    returning = f"returning-{kept}"
+    steps = (
+        everything[:kept],
+        everything[:kept],
+        everything[: kept + 3],
+        everything[1 : kept + 3],
+        everything[:0],
+        everything,
+    )
+    cached = served.metric("longsight_history_cached_total")
+    with redis.Redis.from_url(world.redis, protocol=2) as client:
+        schema = offline.bundle.schema
+        writer = StoreWriter(client, schema, claim_layout(client, schema))
+        for stored in steps:
+            writer.histories([(key(returning), stored)], advance=lambda _count: None)
+            answer = served.score({"user_id": returning, "candidates": ADS, "timestamp": now})
+            asked = replace(offline.request(returning, ADS, now), history=stored)
+            close(scores_of(answer), offline.logits_of(asked))
+            assert answer.json["history"]["length"] == min(12, len(stored))
+    assert served.metric("longsight_history_cached_total") == cached + 2
