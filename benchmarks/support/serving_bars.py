@@ -51,13 +51,17 @@ def _against_mosec(table: Table) -> tuple[dict[str, float | None], str, float]:
     parts: dict[str, float | None] = {}
     for number in JUDGED:
         seen = table["connections"][str(number)]
-        parts[f"requests/s at {number} connections"] = seen["rate_ratio"] / MOSEC_LEAST
-        parts[f"p99 at {number} connections"] = 1 / seen["p99_ratio"]
+        parts[f"requests/s at {number} connections"] = seen.get("rate_ratio", 0.0) / MOSEC_LEAST
+        parts[f"p99 at {number} connections"] = 1 / seen.get("p99_ratio", math.inf)
     return parts, ">=", 1.0
 
 
 def _against_bentoml(table: Table) -> tuple[dict[str, float | None], str, float]:
-    return {"ratio": min(table["connections"][str(n)]["rate_ratio"] for n in JUDGED)}, ">=", BENTOML_LEAST
+    return (
+        {"ratio": min(table["connections"][str(n)].get("rate_ratio", 0.0) for n in JUDGED)},
+        ">=",
+        BENTOML_LEAST,
+    )
 
 
 def _against_rows(table: Table) -> tuple[dict[str, float | None], str, float]:

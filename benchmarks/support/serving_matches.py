@@ -91,7 +91,14 @@ def _turns(sides: Mapping[int, Mapping[str, Target]], effort: Effort) -> dict[in
 
 
 def _compared(rounds: Sequence[Mapping[str, Load]]) -> dict[str, Any]:
-    """Return medians over the rounds: of both sides, and of the ratios within each round."""
+    """Return medians over the rounds: of both sides, and of the ratios within each round.
+
+    Rounds in which a side answered nothing at all have no ratios: they are counted as `silent`.
+    """
+    spoken = [one for one in rounds if all(load.requests_per_s for load in one.values())]
+    silent, rounds = len(rounds) - len(spoken), spoken
+    if not rounds:
+        return {"silent": silent}
     found: dict[str, Any] = {
         name: {
             "requests_per_s": statistics.median(one[name].requests_per_s for one in rounds),
@@ -104,6 +111,7 @@ def _compared(rounds: Sequence[Mapping[str, Load]]) -> dict[str, Any]:
     }
     return {
         **found,
+        "silent": silent,
         "rate_ratio": statistics.median(
             one["service"].requests_per_s / one["peer"].requests_per_s for one in rounds
         ),
