@@ -2,14 +2,18 @@
 
 Records are appended, now and then inserted, trimmed from the front, or replaced by a bulk load; a record's bytes are
 unique within a user. So if the old end lies where the growth of the length says it should, nothing happened but
-appending: whatever is inserted or trimmed moves the end by more, or less, than that. What this can't see is a bulk load
-that changes older records only and neither their number nor the end; so nobody should rely on a mark for long.
+appending: whatever is inserted or trimmed moves the end by more, or less, than that. What this can't see is older
+records that are replaced by as many others; so nobody should rely on a mark for long. The length must have been read
+before the end: what is written between the two then makes the mark match nothing.
 """
 
 from dataclasses import dataclass
 from typing import Final
 
-MARK_RECORDS: Final = 16  # of the end: as many less one may be appended before the whole is read again
+MARK_RECORDS: Final = 32  # of the end
+LEAST_COMPARED: Final = (
+    16  # records of the old end, or all of a shorter value; more appended, and the whole is read
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,4 +45,6 @@ class Mark:
             return None
         before = end[:-grown]
         common = min(len(before), len(self.end))
-        return end[-grown:] if common and before[-common:] == self.end[-common:] else None
+        if common < min(LEAST_COMPARED * size, len(self.end)) or not common:
+            return None
+        return end[-grown:] if before[-common:] == self.end[-common:] else None

@@ -126,7 +126,9 @@ class Read:
         start, end = self._window.byte_range
         if self._known is not None:
             start, end = -MARK_RECORDS * self._plan.dtype.itemsize, -1
-        parts = [pack(b"GETRANGE", key, b"%d" % start, b"%d" % end), pack(b"STRLEN", key)]
+        # The length goes first: what another client writes between the two makes it too small for the end, and a
+        # mark of both then matches nothing. The other way round the mark would hide that write.
+        parts = [pack(b"STRLEN", key), pack(b"GETRANGE", key, b"%d" % start, b"%d" % end)]
         if self._profile is None:
             parts.append(pack(b"HMGET", layout.profile(self.user_key).encode(), *self._plan.fields_packed))
         self.expected = len(parts)
@@ -141,7 +143,7 @@ class Read:
             refused = next((reply for reply in replies if isinstance(reply, ResponseError)), None)
             if refused is not None:
                 raise refused
-            data, total, *profile = replies
+            total, data, *profile = replies
             assert isinstance(data, bytes)
             assert isinstance(total, int)
             if profile:

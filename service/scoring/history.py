@@ -115,6 +115,8 @@ class HistoryEncoder:
             )
             self._keep(user_key, kept)
             return self._cut(kept, at)
+        if kept is not None and history.status in ("hit", "empty"):
+            self._forget(user_key)  # what was kept is no longer what the store holds
         return self._lone(at, history)
 
     def _cut(self, kept: KeptHistory, at: int) -> Behaviors:

@@ -12,7 +12,8 @@ from contract.encoder import Encoder, Tensors
 from contract.records import MAX_TIMESTAMP, Records
 from service.history.mark import Mark
 
-OVERHEAD_BYTES: Final = 1500  # of an entry beside its arrays
+ENTRY_BYTES: Final = 800  # of an entry beside its arrays and its mark
+ARRAY_BYTES: Final = 150  # of an array beside its values
 _NARROW: Final = np.dtype(np.int32)  # no table has as many rows
 
 
@@ -44,6 +45,11 @@ class KeptHistory:
             del columns["action"]
         return cls(columns, times, mark=mark, read_s=read_s, complete=complete)
 
+    def __post_init__(self) -> None:
+        """Seal the arrays: tensors of requests may be views of them."""
+        for array in (self.times, *self.columns.values()):
+            array.flags.writeable = False
+
     def extended(self, encoder: Encoder, appended: Records, mark: Mark) -> "KeptHistory":
         """Return this with what was appended since."""
         columns, times = _encoded(encoder, appended)
@@ -66,7 +72,8 @@ class KeptHistory:
     @property
     def nbytes(self) -> int:
         """Memory, roughly."""
-        return sum(column.nbytes for column in self.columns.values()) + self.times.nbytes + OVERHEAD_BYTES
+        arrays = (self.times, *self.columns.values())
+        return sum(array.nbytes + ARRAY_BYTES for array in arrays) + len(self.mark.end) + ENTRY_BYTES
 
     def before(self, cut: int) -> int:
         """Return how many records lie before second `cut`."""

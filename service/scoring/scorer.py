@@ -195,7 +195,7 @@ class Scorer:
             history_length=seen.length,
             newest_age_s=seen.newest_age_s,
             history_extended=history.extended,
-            history_cached=history.follows,
+            history_cached=history.follows and seen.status == "hit",
             unknown_ads=unknown,
             stage_s={
                 "history": read_s - started_s - early_s,

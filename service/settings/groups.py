@@ -119,7 +119,7 @@ class RuntimeSettings(SettingsGroup):
         5,
         ge=0,
         le=19,
-        description="By how many steps of niceness the threads that run the graph give way to "
+        description="cpu: by how many steps of niceness the threads that run the graph give way to "
         "the one that receives and answers (Linux); 0 = equal.",
     )
     gpu_memory_bytes: int = Field(

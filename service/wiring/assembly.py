@@ -115,7 +115,7 @@ def engine_of(settings: Settings, metrics: Metrics) -> Engine:
         running=threads_of(settings),
         prepared=0 if settings.runtime.device == "cpu" else 1,
         inline_s=settings.batching.inline_ms / 1e3 if settings.runtime.device == "cpu" else 0.0,
-        nice=settings.runtime.nice,
+        nice=settings.runtime.nice if settings.runtime.device == "cpu" else 0,
         clock=CLOCK,
         on_run=on_run,
         on_late=metrics.shed["deadline"].inc,

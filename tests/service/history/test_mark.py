@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.history.mark import MARK_RECORDS, Mark
+from service.history.mark import LEAST_COMPARED, MARK_RECORDS, Mark
 
 SIZE = 8
 
@@ -24,7 +24,7 @@ def appended(before, after):
 def test_what_was_appended_is_found_while_the_old_end_is_in_sight(stored, added):
     before, after = value(range(stored)), value(range(stored + added))
     found = appended(before, after)
-    if added < MARK_RECORDS:
+    if added <= MARK_RECORDS - min(stored, LEAST_COMPARED):
         assert found == after[len(before) :]
     else:
         assert found is None
@@ -59,3 +59,9 @@ def test_a_value_that_is_gone_shorter_or_no_whole_records_is_read_anew():
 
 def test_another_value_of_the_same_length_is_told_by_its_end():
     assert appended(value(range(20)), value(range(1, 21))) is None
+
+
+def test_too_little_of_the_old_end_in_sight_proves_nothing():
+    before = value(range(40))
+    corrected = value([*range(100, 138), 38, 39, *range(40, 70)])
+    assert appended(before, corrected) is None

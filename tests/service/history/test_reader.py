@@ -13,8 +13,11 @@ from contract.errors import InputError
 from contract.keys import key
 from contract.records import empty_records
 from contract.schema import Schema
+from service.history.mark import Mark
+from service.history.read import Read, ReadPlan
 from service.history.reader import HistoryStore
 from service.history.writer import StoreWriter, claim_layout
+from service.layout import Layout
 
 SCHEMA = Schema.from_json(
     {
@@ -394,3 +397,53 @@ async def test_a_known_history_whose_new_records_are_out_of_order_is_read_whole_
         answer = await store.fetch(key("u"), LATE, known=known)
     assert answer.status == "unavailable"
     assert "order of time" in answer.detail
+
+
+class Torn:
+    """Answers a read's commands one by one, from a value that another client may replace in between."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def answer(self, read, *, then=None):
+        packed = read.commands(Layout(1))
+        order = sorted([b"STRLEN", b"GETRANGE"], key=packed.index)
+        start = int(packed.split(b"GETRANGE")[1].split(b"\r\n")[4])
+        replies = []
+        for command in order:
+            replies.append(len(self.value) if command == b"STRLEN" else self.value[start:])
+            if then is not None:
+                self.value, then = then, None
+        read.take([*replies, [None, None]][: read.expected])
+
+
+async def test_a_write_between_the_two_commands_of_a_read_hides_nothing():
+    backfilled = records(range(10, 410, 10))
+    late = np.concatenate([backfilled[:5], records([55]), backfilled[5:]])
+    plan = ReadPlan.of(SCHEMA, 10, 0)
+    for before, between, after in (
+        (backfilled, late, late),
+        (backfilled[1:], backfilled, backfilled),
+        (backfilled[:-1], backfilled, late),
+        (backfilled[:-2], backfilled[:-1], np.concatenate([late[:3], late[4:]])),
+    ):
+        server = Torn(before.tobytes())
+        first = Read(plan, 1, LATE, asyncio.get_running_loop().create_future())
+        server.answer(first, then=between.tobytes())
+        known = first.answer.result().mark
+        held = first.answer.result().held
+        server.value = after.tobytes()
+        again = Read(plan, 1, LATE, asyncio.get_running_loop().create_future(), known)
+        server.answer(again)
+        if again.answer.done():
+            found = np.concatenate([held, again.answer.result().records])
+            assert found.tobytes() == after[-len(found) :].tobytes()
+
+
+def test_a_mark_whose_end_is_older_than_its_length_would_hide_a_write():
+    # the reason for the order of the commands
+    before, after = records(range(10, 410, 10)), records(range(5, 410, 5))[:41]
+    after[-40:] = before
+    size = before.itemsize
+    torn = Mark(after.nbytes, before[-32:].tobytes())
+    assert torn.appended(after[-32:].tobytes(), after.nbytes, size) == b""

@@ -3,6 +3,7 @@
 import itertools
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -10,7 +11,7 @@ from contract.encoder import Encoder, Transform
 from contract.records import empty_records
 from contract.schema import Schema
 from contract.vocabulary import Vocabulary
-from service.history.mark import MARK_RECORDS, Mark
+from service.history.mark import LEAST_COMPARED, MARK_RECORDS, Mark
 from service.history.result import History
 from service.layout import EXTRA_RECORDS
 from service.scoring.history import WHOLE_AGAIN_S, HistoryEncoder
@@ -97,7 +98,9 @@ def assert_same(found, records, at, lag_s=0):
 @settings(deadline=None)
 @given(
     times=st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=150).map(sorted),
-    steps=st.lists(st.tuples(st.integers(0, MARK_RECORDS - 1), st.integers(0, 2**33)), max_size=8),
+    steps=st.lists(
+        st.tuples(st.integers(0, MARK_RECORDS - LEAST_COMPARED), st.integers(0, 2**33)), max_size=8
+    ),
     lag_s=st.sampled_from([0, 10, 86_400]),
 )
 def test_a_users_next_requests_see_what_a_whole_read_shows(times, steps, lag_s):
@@ -204,3 +207,21 @@ def test_a_store_that_fails_gives_no_history_although_one_is_kept():
     found = histories.encode(1, 40, away, histories.find(1, 40))
     assert (found.status, found.length, found.newest_age_s) == ("unavailable", 0, None)
     assert not found.tensors["history_mask"].any()
+
+
+def test_what_the_store_no_longer_holds_is_forgotten():
+    histories = encoder()
+    records = made([10, 20, 30])
+    histories.encode(1, 40, whole(records, 40), None)
+    found = histories.encode(1, 40, whole(records[:0], 40), histories.find(1, 40))
+    assert found.status == "empty"
+    assert histories.find(1, 40) is None
+    assert histories.kept_bytes == 0
+
+
+def test_tensors_of_what_is_kept_cannot_be_written_into_it():
+    histories = encoder()
+    records = made([10, 20, 30])
+    found = histories.encode(1, 40, whole(records, 40), None)
+    with pytest.raises(ValueError, match="read-only"):
+        found.tensors["history_spent"][0, 0] = 1.0
