@@ -64,21 +64,12 @@ class Steps:
         self.graph = Graph(bundle.graph_path)
         reader = BodyReader(bundle.schema, max_candidates=5000)
         encode = RequestEncoder(encoder, catalogue)
-        behaviors, uncached = (
-            HistoryEncoder(
-                encoder,
-                inputs=self.graph.inputs,
-                lag_s=bundle.manifest.history_lag_s,
-                cache_bytes=cache_bytes,
-                clock=time.monotonic,
-            )
-            for cache_bytes in (1 << 40, 0)
-        )
+        uncached, keeping = self._history_encoder(bundle, 0), self._history_encoder(bundle, 1 << 40)
         read = [reader.read_json(raw) for raw in bodies]
         asked = [request_of(body, MOMENT, default_deadline_ms=0.0) for body in read]
         when = int(MOMENT.now_s)
         users = [key(one.user_id) for one in asked]
-        first = [behaviors.encode(users[i], when, history, None) for i, history in enumerate(histories)]
+        first = [keeping.encode(users[i], when, history, None) for i, history in enumerate(histories)]
         again = [
             replace(history, records=history.records[:0], follows=True, held=None) for history in histories
         ]
@@ -90,15 +81,22 @@ class Steps:
             "request": lambda i: request_of(read[i], MOMENT, default_deadline_ms=0.0),
             "candidates": lambda i: encode.candidates(asked[i]),
             "history": lambda i: uncached.encode(users[i], when, histories[i], None),
-            "history, kept": lambda i: behaviors.encode(
-                users[i], when, again[i], behaviors.find(users[i], when)
-            ),
+            "history, kept": lambda i: keeping.encode(users[i], when, again[i], keeping.find(users[i], when)),
             "probabilities": lambda i: probabilities(logits[i]),
             "write the answer": lambda i: orjson.dumps(
                 {"request_id": "r", "scores": scores[i]}, option=orjson.OPT_SERIALIZE_NUMPY
             ),
         }
         self.run: Step = lambda i: self.graph.run(tensors[i])
+
+    def _history_encoder(self, bundle: Bundle, cache_bytes: int) -> HistoryEncoder:
+        return HistoryEncoder(
+            bundle.encoder(),
+            inputs=self.graph.inputs,
+            lag_s=bundle.manifest.history_lag_s,
+            cache_bytes=cache_bytes,
+            clock=lambda: 0.0,  # what is kept stays fresh however long this takes
+        )
 
     def _inputs(self, every: Mapping[str, Any]) -> dict[str, Any]:
         return {name: every[name] for name in self.graph.inputs}

@@ -124,12 +124,13 @@ class Encoder:
 
     def behaviors(self, records: Records) -> Tensors:
         """Encode packed records `[R]`: one `[R]` array per behaviour field, plus int64 `action`, `timestamp`."""
-        columns = self._behavior_fields(records)
+        columns = self.behavior_fields(records)
         columns["action"] = records["action"].astype(np.int64)
         columns["timestamp"] = records["timestamp"].astype(np.int64)
         return columns
 
-    def _behavior_fields(self, records: Records) -> Tensors:
+    def behavior_fields(self, records: Records) -> Tensors:
+        """Encode packed records `[R]`: one `[R]` array per behaviour field."""
         columns: Tensors = {}
         if self._stack is not None:
             keys_FR = np.empty((len(self._looked_up), len(records)), dtype=np.uint64)
@@ -204,7 +205,7 @@ class Encoder:
         without `history_action` if not `actions`; `history_mask` may not be written to.
         """
         records = records[-self.history_length :]
-        tensors = {f"history_{name}": column[None] for name, column in self._behavior_fields(records).items()}
+        tensors = {f"history_{name}": column[None] for name, column in self.behavior_fields(records).items()}
         if actions:
             tensors["history_action"] = records["action"].astype(np.int64)[None]
         age_L = np.subtract(time, records["timestamp"], dtype=np.float64)

@@ -31,6 +31,14 @@ def record_dtype(schema: Schema) -> np.dtype[np.void]:
     return np.dtype(parts)
 
 
+def count_before(times: NDArray[np.uint32], cut: int) -> int:
+    """Return how many of ascending, contiguous times `[R]` lie before second `cut`."""
+    if cut > MAX_TIMESTAMP:
+        return len(times)
+    # a scalar of another type would make numpy convert the whole array first
+    return int(np.searchsorted(times, np.uint32(max(cut, 0)), side="left"))
+
+
 def empty_records(schema: Schema, count: int = 0) -> Records:
     """Return `count` zeroed records."""
     return np.zeros(count, dtype=record_dtype(schema))

@@ -10,10 +10,8 @@ before the end: what is written between the two then makes the mark match nothin
 from dataclasses import dataclass
 from typing import Final
 
-MARK_RECORDS: Final = 32  # of the end
-LEAST_COMPARED: Final = (
-    16  # records of the old end, or all of a shorter value; more appended, and the whole is read
-)
+MARK_RECORDS: Final = 32  # of the end, read to compare
+LEAST_COMPARED: Final = 16  # of the old end, or all of a shorter value; else the whole is read
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from contract.records import MAX_TIMESTAMP, Records
+from contract.records import Records, count_before
 
 MULTIPLE_OF: Final = "its length is not a multiple of the record's"
 NOT_SORTED: Final = "its records are not in the order of time"
@@ -91,10 +91,7 @@ class Window:
         times = records["timestamp"].copy()  # contiguous: the two passes below are ten times faster
         if (times[1:] < times[:-1]).any():
             raise DamagedValueError(NOT_SORTED)
-        if self._cut > MAX_TIMESTAMP:
-            return len(times)
-        # a scalar of another type would make numpy convert the whole array first
-        return int(np.searchsorted(times, np.uint32(max(self._cut, 0)), side="left"))
+        return count_before(times, self._cut)
 
     def _read_on(self) -> None:
         self._chunk = self._chunk * 2 if self._overlaps else self._chunk

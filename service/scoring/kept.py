@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from contract.age import buckets_of_sorted
 from contract.encoder import Encoder, Tensors
-from contract.records import MAX_TIMESTAMP, Records
+from contract.records import Records, count_before
 from service.history.mark import Mark
 
 ENTRY_BYTES: Final = 800  # of an entry beside its arrays and its mark
@@ -22,7 +22,7 @@ class KeptHistory:
     """The newest records of a user, encoded; never changed, so that requests may hold it while others go on.
 
     Attributes:
-        columns: `[R]` by behaviour field, and `action` if the graph takes it; rows as int32.
+        columns: `[R]` by behaviour field, and `action` if the graph takes it; rows as int32, actions as uint8.
         times: `[R]` uint32, ascending.
         mark: of the value as last read.
         read_s: when the whole was read; on the encoder's clock.
@@ -40,10 +40,8 @@ class KeptHistory:
     def of(cls, encoder: Encoder, records: Records, mark: Mark, read_s: float, *, actions: bool) -> Self:
         """Encode what was read, oldest first, with or without the actions."""
         complete = records.nbytes == mark.total_bytes
-        columns, times = _encoded(encoder, records)
-        if not actions:
-            del columns["action"]
-        return cls(columns, times, mark=mark, read_s=read_s, complete=complete)
+        columns = _encoded(encoder, records, actions=actions)
+        return cls(columns, records["timestamp"].copy(), mark=mark, read_s=read_s, complete=complete)
 
     def __post_init__(self) -> None:
         """Seal the arrays: tensors of requests may be views of them."""
@@ -52,10 +50,10 @@ class KeptHistory:
 
     def extended(self, encoder: Encoder, appended: Records, mark: Mark) -> "KeptHistory":
         """Return this with what was appended since."""
-        columns, times = _encoded(encoder, appended)
+        columns = _encoded(encoder, appended, actions="action" in self.columns)
         return KeptHistory(
             {name: np.concatenate([column, columns[name]]) for name, column in self.columns.items()},
-            np.concatenate([self.times, times]),
+            np.concatenate([self.times, appended["timestamp"]]),
             mark=mark,
             read_s=self.read_s,
             complete=self.complete,
@@ -77,10 +75,7 @@ class KeptHistory:
 
     def before(self, cut: int) -> int:
         """Return how many records lie before second `cut`."""
-        if cut > MAX_TIMESTAMP:
-            return len(self.times)
-        # a scalar of another type would make numpy convert the whole array first
-        return int(np.searchsorted(self.times, np.uint32(max(cut, 0)), side="left"))
+        return count_before(self.times, cut)
 
     def tensors(self, start: int, stop: int, at: int) -> Tensors:
         """Return `history_*` `[1, stop - start]` of some of the records for a request at second `at`, but no mask."""
@@ -91,15 +86,15 @@ class KeptHistory:
         return tensors
 
 
-def _encoded(encoder: Encoder, records: Records) -> tuple[dict[str, NDArray[Any]], NDArray[np.uint32]]:
-    columns = encoder.behaviors(records)
-    del columns["timestamp"]
-    narrow = {
+def _encoded(encoder: Encoder, records: Records, *, actions: bool) -> dict[str, NDArray[Any]]:
+    columns = {
         name: column.astype(_NARROW) if column.dtype == np.int64 else column
-        for name, column in columns.items()
+        for name, column in encoder.behavior_fields(records).items()
     }
-    return narrow, records["timestamp"].astype(np.uint32)
+    if actions:
+        columns["action"] = records["action"].copy()
+    return columns
 
 
 def _wide(column: NDArray[Any]) -> NDArray[Any]:
-    return column.astype(np.int64) if column.dtype == _NARROW else column
+    return column if column.dtype == np.float32 else column.astype(np.int64)
