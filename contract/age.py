@@ -7,23 +7,11 @@ from numpy.typing import NDArray
 
 AGE_ROWS: Final = 33  # 0 = padding, then 1 + floor(log2(age)) of ages up to 2^32 - 1 seconds: 1..32
 MAX_AGE_BUCKET: Final = AGE_ROWS - 1
-_DESCENDING: Final = np.arange(MAX_AGE_BUCKET, 0, -1)
-_POWERS: Final = 2 ** np.arange(MAX_AGE_BUCKET - 1, 0, -1)
 
 
 def age_buckets(age: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return `1 + floor(log2(max(1, age)))` on integers, capped; `age` in seconds, any shape."""
     return buckets_of_floats(age.astype(np.float64))
-
-
-def buckets_of_sorted(times: NDArray[np.uint32], at: int) -> NDArray[np.int64]:
-    """Return the buckets of ascending times `[R]`, all before second `at`: few searches in place of R logarithms."""
-    # age >= 2^b as long as the time is at most at - 2^b
-    latest = at - _POWERS
-    older = np.searchsorted(times, latest.clip(0, 2**32 - 1).astype(np.uint32), side="right")
-    older[latest < 0] = 0
-    counts = np.diff(older, prepend=0, append=len(times))
-    return np.repeat(_DESCENDING, counts)
 
 
 def buckets_of_floats(age: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -7,7 +7,7 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.age import buckets_of_sorted
+from contract.age import buckets_of_floats
 from contract.encoder import Encoder, Tensors
 from contract.records import Records, count_before
 from service.history.mark import Mark
@@ -82,7 +82,8 @@ class KeptHistory:
         tensors = {
             f"history_{name}": _wide(column[start:stop])[None] for name, column in self.columns.items()
         }
-        tensors["history_age"] = buckets_of_sorted(self.times[start:stop], at)[None]
+        age_L = np.subtract(at, self.times[start:stop], dtype=np.float64)
+        tensors["history_age"] = buckets_of_floats(age_L)[None]
         return tensors
 
 
