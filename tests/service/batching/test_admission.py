@@ -158,6 +158,20 @@ def test_requests_are_refused_unread_while_the_loop_costs_deadlines():
     admission.meet(0.01, now_s + 2 * lag.ALARM_S)
 
 
+def test_just_out_of_an_overload_a_lone_request_is_not_refused_for_long_turns_of_its_own():
+    admission = Admission(10**6)
+    tickets = [admission.enter(1, now_s=-1000.0, expected_s=0.01) for _ in range(10)]
+    admission.answered(0.002)
+    now_s = behind(admission, until_s=1.0)
+    with pytest.raises(DeadlineOutOfReachError):
+        admission.enter(1, now_s=now_s, expected_s=0.01, deadline_s=now_s + 0.05)
+    with pytest.raises(LoopBehindError):
+        admission.meet(0.01, now_s)
+    for ticket in tickets:
+        admission.leave(ticket)
+    admission.meet(0.01, now_s)
+
+
 def test_callers_who_wait_for_the_loop_without_deadlines_are_left_alone():
     behind(full(10.0), until_s=5.0)
 
