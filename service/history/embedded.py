@@ -28,7 +28,7 @@ from urllib.parse import quote
 
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import BusyLoadingError, RedisError
+from redis.exceptions import BusyLoadingError, RedisError, ResponseError
 from redis.retry import Retry
 
 from contract.errors import InputError
@@ -90,7 +90,11 @@ def rewrite_log(url: str) -> None:
     """
     try:
         with contextlib.closing(_client(url)) as client:
-            client.bgrewriteaof()
+            try:
+                client.bgrewriteaof()
+            except ResponseError as error:  # the server began one by itself: that one is waited for
+                if "already in progress" not in str(error):
+                    raise
             while True:
                 state = client.info("persistence")
                 if not (state["aof_rewrite_in_progress"] or state["aof_rewrite_scheduled"]):
