@@ -9,32 +9,17 @@ behind it, and two changes of thread are saved.
 """
 
 import asyncio
-import contextlib
-import logging
 import math
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from service.batching import padding
-from service.batching.fit import RunTimeFit
 from service.batching.job import Job, Limits, OwnRun, Part, Run, Taken, Tensors
 from service.batching.policy import JobQueue
 from service.batching.priority import give_way
-from service.errors import DeadlineExceededError, InferenceError
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class RunReport:
-    """One run of the graph, for whoever counts: U requests of N candidates, and the share of padding."""
-
-    requests: int
-    candidates: int
-    padding_ratio: float
+from service.batching.runner import Runner, RunReport
+from service.errors import DeadlineExceededError
 
 
 class Engine:
@@ -68,10 +53,8 @@ class Engine:
         self._on_run, self._on_late = on_run, on_late
         self._inline_s = inline_s
         self._nice = nice
-        self._fits: dict[Run, RunTimeFit] = {}
-        self._learning = threading.Lock()
         # without threads that prepare, the threads themselves are the limit
-        self._permits = threading.Semaphore(running) if prepared else contextlib.nullcontext()
+        self._runner = Runner(limits, permits=running if prepared else 0, clock=clock)
         self._wake = threading.Condition(threading.Lock())
         self._closing = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -138,7 +121,7 @@ class Engine:
             background=background,
         )
         if alone and own_run is None and not background and self._runs_inline(job):
-            self._report(self._execute([Part(job, 0, candidates)]))
+            self._report(self._runner.execute([Part(job, 0, candidates)]))
             if job.error is not None:
                 raise job.error
             return job
@@ -147,21 +130,11 @@ class Engine:
 
     def expected_s(self, run: Run, candidates: int, length: float) -> float:
         """Return how long N candidates and L behaviours run when nothing else does; 0 = not known yet."""
-        fit = self._fits.get(run)
-        if fit is None:
-            fit = self._fits.setdefault(run, RunTimeFit())
-        if not fit.known:
-            return 0.0
-        chunk = self._queue.limits.chunk(length)
-        if candidates <= chunk:
-            return fit.expected_s(candidates, length)
-        whole, rest = divmod(candidates, chunk)
-        last_s = fit.expected_s(rest, length) if rest else 0.0
-        return whole * fit.expected_s(chunk, length) + last_s
+        return self._runner.expected_s(run, candidates, length)
 
     def forget(self, run: Run) -> None:
         """Drop what was learnt about a graph that will not run again."""
-        self._fits.pop(run, None)
+        self._runner.forget(run)
 
     async def _in_turn(self, job: Job, waiter: "asyncio.Future[None]") -> None:
         job.waiter = waiter
@@ -187,7 +160,7 @@ class Engine:
             taken = self._next(taken)
             if taken is None:
                 return
-            reports = self._execute(taken.parts) if taken.parts else []
+            reports = self._runner.execute(taken.parts) if taken.parts else []
             try:
                 self._on_loop(self._deliver, taken, reports)
             except RuntimeError:  # the loop was closed under us: nobody waits any more
@@ -215,45 +188,6 @@ class Engine:
     def _on_loop(self, call: Callable[..., None], *args: object) -> None:
         assert self._loop is not None, "work before start: this is a bug"
         self._loop.call_soon_threadsafe(call, *args)
-
-    def _execute(self, parts: Sequence[Part]) -> list[RunReport]:
-        """Run parts together; if that fails, each alone, so that a bad job fails alone."""
-        try:
-            return [self._execute_once(parts)]
-        except Exception as error:
-            if len(parts) > 1:
-                logger.warning("a run of %d requests failed and is retried one by one: %s", len(parts), error)
-                return [report for part in parts for report in self._execute([part])]
-            logger.exception("the graph failed on a request of %d candidates", parts[0].count)
-            parts[0].job.error = InferenceError("the model failed on this request")
-            return []
-
-    def _execute_once(self, parts: Sequence[Part]) -> RunReport:
-        inputs = padding.join(parts)
-        run, own_run = parts[0].job.run, parts[0].job.own_run
-        with self._permits:
-            started_s = self._clock()
-            logit_UN = run(inputs) if own_run is None else own_run(inputs, parts[0].start)
-            ended_s = self._clock()
-        padding.split(parts, logit_UN)
-        longest = most = useful = candidates = 0
-        for part in parts:
-            job, count = part.job, part.stop - part.start
-            job.started_s = min(job.started_s or started_s, started_s)
-            job.ended_s = max(job.ended_s, ended_s)
-            longest, most = max(longest, job.length), max(most, count)
-            useful += job.length * count
-            candidates += count
-        cells = len(parts) * longest * most
-        if own_run is None:
-            self._learn(run, ended_s - started_s, candidates=most, length=longest, requests=len(parts))
-        return RunReport(len(parts), candidates, 1 - useful / cells)
-
-    def _learn(self, run: Run, seconds: float, *, candidates: int, length: int, requests: int) -> None:
-        with self._learning:
-            fit = self._fits.get(run)
-            if fit is not None:
-                fit.ran(seconds, candidates=candidates, length=length, requests=requests)
 
     # ---------------------------------------------------------------- on the event loop
 
