@@ -41,7 +41,7 @@ SETUPS: Final = (
     Setup("1 process, 1 thread", (), {"LONGSIGHT_RUNTIME__THREADS": "1"}),
     Setup("1 process, never inline", (), {"LONGSIGHT_BATCHING__INLINE_MS": "0"}),
     WORKERS,
-    Setup("2 workers, never inline", ("--workers", "2"), {"LONGSIGHT_BATCHING__INLINE_MS": "0"}),
+    Setup("2 workers, runs on threads", ("--workers", "2"), {"LONGSIGHT_BATCHING__TURN_MS": "0"}),
     Setup("2 workers, 2 threads", ("--workers", "2"), {"LONGSIGHT_RUNTIME__THREADS": "2"}),
     Setup("1 process, batches of 8", (), {"LONGSIGHT_BATCHING__MAX_REQUESTS": "8"}),
     Setup("2 workers, batches of 8", ("--workers", "2"), {"LONGSIGHT_BATCHING__MAX_REQUESTS": "8"}),

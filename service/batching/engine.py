@@ -5,7 +5,8 @@ hands the answer back to the loop. With `prepared` more threads than permits, th
 device is busy. Only the loop's thread touches futures and counts.
 
 A job whose request is alone in the worker, and whose run is known to be short, runs on the loop itself: nobody waits
-behind it, and two changes of thread are saved.
+behind it, and two changes of thread are saved. Where threads have no core of their own, so do all short ones while no
+thread is at work (see `turns`).
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from service.batching.job import Job, Limits, OwnRun, Part, Run, Taken, Tensors
 from service.batching.policy import JobQueue
 from service.batching.priority import give_way
 from service.batching.runner import Runner, RunReport
+from service.batching.turns import JOIN_S, LoopTurns
 from service.errors import DeadlineExceededError
 
 
@@ -30,6 +32,7 @@ class Engine:
         running: runs at the same time.
         prepared: runs joined ahead while others run.
         inline_s: longest run that the event loop does itself for a lone request; 0 = none.
+        turn_s: longest time for which it runs what came together, while no thread is at work; 0 = never.
         nice: by how much the threads' priority is below the event loop's.
         clock: seconds; also the clock of the jobs' deadlines.
         on_run, on_late: told of each run, and of each job dropped for its deadline; called on the event loop.
@@ -43,6 +46,7 @@ class Engine:
         running: int,
         prepared: int,
         inline_s: float,
+        turn_s: float,
         nice: int,
         clock: Callable[[], float],
         on_run: Callable[[RunReport], None],
@@ -55,6 +59,9 @@ class Engine:
         self._nice = nice
         # without threads that prepare, the threads themselves are the limit
         self._runner = Runner(limits, permits=running if prepared else 0, clock=clock)
+        self._turns = LoopTurns(limits, budget_s=turn_s, run=self._run_here, clock=clock)
+        self._inside = 0  # jobs that somebody waits for
+        self._at_work = 0  # threads
         self._wake = threading.Condition(threading.Lock())
         self._closing = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -71,6 +78,7 @@ class Engine:
 
     def close(self) -> None:
         """Let the threads finish what they run and end; jobs that still wait are given up."""
+        self._turns.close()
         with self._wake:
             self._closing = True
             self._wake.notify_all()
@@ -87,6 +95,7 @@ class Engine:
         length: int,
         deadline_s: float,
         alone: bool = False,
+        inside: int = 0,
         own_run: OwnRun | None = None,
         background: bool = False,
     ) -> Job:
@@ -99,6 +108,7 @@ class Engine:
             length: L >= 1.
             deadline_s: reading of the clock; infinite = none.
             alone: no other request is in the worker, nor expected.
+            inside: requests in the worker, this one included; those that are not here yet are on their way.
             own_run: runs this job in the graph's place, in chunks and on the same threads as any.
             background: run it only while nothing else waits.
 
@@ -125,7 +135,16 @@ class Engine:
             if job.error is not None:
                 raise job.error
             return job
-        await self._in_turn(job, self._loop.create_future())
+        job.waiter = self._loop.create_future()
+        self._inside += not background
+        try:
+            self._push(job, inside)
+            await job.waiter
+        except asyncio.CancelledError:
+            job.abandoned = True
+            raise
+        finally:
+            self._inside -= not background
         return job
 
     def expected_s(self, run: Run, candidates: int, length: float) -> float:
@@ -136,16 +155,13 @@ class Engine:
         """Drop what was learnt about a graph that will not run again."""
         self._runner.forget(run)
 
-    async def _in_turn(self, job: Job, waiter: "asyncio.Future[None]") -> None:
-        job.waiter = waiter
+    def _push(self, job: Job, inside: int) -> None:
+        if self._turns.takes(job) and not self._at_work and not self._queue:
+            self._turns.push(job, coming=inside - self._inside)
+            return
         with self._wake:
             self._queue.push(job)
             self._wake.notify()
-        try:
-            await waiter
-        except asyncio.CancelledError:
-            job.abandoned = True
-            raise
 
     def _runs_inline(self, job: Job) -> bool:
         whole = job.candidates <= self._queue.limits.chunk(job.length)
@@ -170,6 +186,7 @@ class Engine:
         """Give back the run that has ended and wait for the next; None when the engine closes."""
         with self._wake:
             if ended is not None:
+                self._at_work -= 1
                 self._queue.returned(ended)
             while not self._closing:
                 wait_s = None
@@ -179,6 +196,7 @@ class Engine:
                     if taken.parts or taken.late:
                         if self._queue:
                             self._wake.notify()
+                        self._at_work += 1
                         return taken
                     if taken.again_s < math.inf:
                         wait_s = max(0.0, taken.again_s - now_s)
@@ -190,6 +208,9 @@ class Engine:
         self._loop.call_soon_threadsafe(call, *args)
 
     # ---------------------------------------------------------------- on the event loop
+
+    def _run_here(self, taken: Taken) -> None:
+        self._deliver(taken, self._runner.execute(taken.parts, join_s=JOIN_S) if taken.parts else [])
 
     def _deliver(self, taken: Taken, reports: Sequence[RunReport]) -> None:
         for part in taken.parts:

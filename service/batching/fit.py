@@ -39,7 +39,7 @@ class RunTimeFit:
         """Whether enough was seen to act upon."""
         return self.runs >= LEAST_RUNS
 
-    def expected_s(self, candidates: int, length: float, requests: int = 1) -> float:
+    def expected_s(self, candidates: float, length: float, requests: int = 1) -> float:
         """Return the seconds that a run of U x N candidates and U x L behaviours will take."""
         weights = self._weights
         rows = requests * candidates
@@ -50,7 +50,7 @@ class RunTimeFit:
             + weights[3] * UNITS[3] * rows * length
         )
 
-    def ran(self, seconds: float, *, candidates: int, length: int, requests: int = 1) -> None:
+    def ran(self, seconds: float, *, candidates: float, length: float, requests: int = 1) -> None:
         """Learn from a run."""
         expected_s = self.expected_s(candidates, length, requests)
         if self.known:

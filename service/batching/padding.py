@@ -42,6 +42,8 @@ def _joined(name: str, pieces: list[NDArray[Any]]) -> NDArray[Any]:
     if pieces[0].ndim == 1:
         return np.concatenate(pieces)
     width = max(piece.shape[1] for piece in pieces)
+    if all(piece.shape[1] == width for piece in pieces):
+        return np.concatenate(pieces)
     joined = np.zeros((len(pieces), width), dtype=pieces[0].dtype)
     on_the_left = name.startswith("history_")
     for row, piece in enumerate(pieces):

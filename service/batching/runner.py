@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -58,10 +59,17 @@ class Runner:
         """Drop what was learnt about a graph that will not run again."""
         self._fits.pop(run, None)
 
-    def execute(self, parts: Sequence[Part]) -> list[RunReport]:
-        """Run parts together; if that fails, each alone, so that a bad job fails alone."""
+    def execute(self, parts: Sequence[Part], *, join_s: float = math.inf) -> list[RunReport]:
+        """Run parts together; if that fails, each alone, so that a bad job fails alone.
+
+        Args:
+            parts: of one graph; nobody hears of any before all have run.
+            join_s: longest run, as it is expected, that is joined with others into one call of the graph; what takes
+                longer is called one after another.
+
+        """
         try:
-            return [self._execute_once(parts)]
+            return [self._execute_once(parts, join_s)]
         except Exception as error:
             if len(parts) > 1:
                 logger.warning("a run of %d requests failed and is retried one by one: %s", len(parts), error)
@@ -70,29 +78,55 @@ class Runner:
             parts[0].job.error = InferenceError("the model failed on this request")
             return []
 
-    def _execute_once(self, parts: Sequence[Part]) -> RunReport:
-        inputs = padding.join(parts)
-        run, own_run = parts[0].job.run, parts[0].job.own_run
+    def _execute_once(self, parts: Sequence[Part], join_s: float) -> RunReport:
+        runs = [[part] for part in parts] if _longest_s(parts) > join_s else [parts]
+        inputs = [padding.join(run) for run in runs]
+        first, graph = parts[0], _call_of(parts[0])
         with self._permits:
             started_s = self._clock()
-            logit_UN = run(inputs) if own_run is None else own_run(inputs, parts[0].start)
+            logits = [graph(tensors) for tensors in inputs]
             ended_s = self._clock()
-        padding.split(parts, logit_UN)
-        longest = most = useful = candidates = 0
+        for run, logit_UN in zip(runs, logits, strict=True):
+            padding.split(run, logit_UN)
         for part in parts:
-            job, count = part.job, part.stop - part.start
+            job = part.job
             job.started_s = min(job.started_s or started_s, started_s)
             job.ended_s = max(job.ended_s, ended_s)
-            longest, most = max(longest, job.length), max(most, count)
-            useful += job.length * count
-            candidates += count
-        cells = len(parts) * longest * most
-        if own_run is None:
-            self._learn(run, ended_s - started_s, candidates=most, length=longest, requests=len(parts))
-        return RunReport(len(parts), candidates, 1 - useful / cells)
+        if first.job.own_run is None:
+            self._learn(first.job.run, (ended_s - started_s) / len(runs), runs)
+        return _report(parts, runs)
 
-    def _learn(self, run: Run, seconds: float, *, candidates: int, length: int, requests: int) -> None:
+    def _learn(self, graph: Run, seconds: float, runs: Sequence[Sequence[Part]]) -> None:
+        shapes = [_shape(run) for run in runs]
         with self._learning:
-            fit = self._fits.get(run)
+            fit = self._fits.get(graph)
             if fit is not None:
-                fit.ran(seconds, candidates=candidates, length=length, requests=requests)
+                fit.ran(
+                    seconds,
+                    candidates=sum(most for most, _ in shapes) / len(shapes),
+                    length=sum(longest for _, longest in shapes) / len(shapes),
+                    requests=len(runs[0]),
+                )
+
+
+def _call_of(part: Part) -> Run:
+    own_run = part.job.own_run
+    return part.job.run if own_run is None else lambda tensors: own_run(tensors, part.start)
+
+
+def _longest_s(parts: Sequence[Part]) -> float:
+    return max(part.job.expected_s for part in parts) if len(parts) > 1 else 0.0
+
+
+def _shape(run: Sequence[Part]) -> tuple[int, int]:
+    """Return N and L of a run."""
+    return max(part.count for part in run), max(part.job.length for part in run)
+
+
+def _report(parts: Sequence[Part], runs: Sequence[Sequence[Part]]) -> RunReport:
+    useful = sum(part.job.length * part.count for part in parts)
+    cells = 0
+    for run in runs:
+        most, longest = _shape(run)
+        cells += len(run) * most * longest
+    return RunReport(len(parts), sum(part.count for part in parts), 1 - useful / cells)

@@ -234,6 +234,7 @@ class Scorer:
             length=tensors["history_mask"].shape[1],
             deadline_s=request.deadline_s,
             alone=self._admission.lonely,
+            inside=self._admission.requests,
             own_run=None if explanation is None else explanation.run,
             background=self._background,
         )

@@ -188,6 +188,13 @@ class BatchingSettings(SettingsGroup):
         description="cpu: a lone request whose run is this short at most runs on the event loop, which saves two "
         "changes of thread; 0 = never.",
     )
+    turn_ms: float = Field(
+        3.0,
+        ge=0,
+        le=100,
+        description="cpu, one run at a time in a worker: longest time for which the event loop runs what came together "
+        "by itself, while nothing longer is being run; 0 = never.",
+    )
     max_queued_candidates: int = Field(
         20_000, ge=1, description="Candidates in the worker at one time; a request that does not fit is 429."
     )

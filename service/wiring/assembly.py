@@ -104,6 +104,8 @@ def admission_of(settings: Settings) -> Admission:
 
 def engine_of(settings: Settings, metrics: Metrics) -> Engine:
     """Return the engine of a worker; not started yet."""
+    on_cpu, batching = settings.runtime.device == "cpu", settings.batching
+    one_core = on_cpu and threads_of(settings) == 1
 
     def on_run(report: RunReport) -> None:
         metrics.batch_requests.observe(report.requests)
@@ -113,9 +115,10 @@ def engine_of(settings: Settings, metrics: Metrics) -> Engine:
     return Engine(
         limits=limits_of(settings),
         running=threads_of(settings),
-        prepared=0 if settings.runtime.device == "cpu" else 1,
-        inline_s=settings.batching.inline_ms / 1e3 if settings.runtime.device == "cpu" else 0.0,
-        nice=settings.runtime.nice if settings.runtime.device == "cpu" else 0,
+        prepared=0 if on_cpu else 1,
+        inline_s=batching.inline_ms / 1e3 if on_cpu else 0.0,
+        turn_s=batching.turn_ms / 1e3 if one_core else 0.0,
+        nice=settings.runtime.nice if on_cpu else 0,
         clock=CLOCK,
         on_run=on_run,
         on_late=metrics.shed["deadline"].inc,

@@ -1,9 +1,7 @@
 """Threads and event loop together, round a graph whose answers can be checked."""
 
 import asyncio
-import contextlib
 import logging
-import math
 import os
 import sys
 import threading
@@ -14,73 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.batching.engine import Engine
 from service.batching.fit import LEAST_RUNS
 from service.batching.job import Limits
 from service.errors import DeadlineExceededError, InferenceError
-
-CURSED = 13
-
-
-def graph(tensors):
-    """The logit of an ad is its number plus the sum of the history; 13 can't be scored."""
-    if (tensors["ad_x"] == CURSED).any():
-        raise ValueError("thirteen")
-    return (tensors["ad_x"] + tensors["history_x"].sum(axis=1, keepdims=True)).astype(np.float32)
-
-
-class Watched:
-    """An engine and what it told of itself."""
-
-    def __init__(self, run=graph, *, limits=None, running=2, prepared=1, inline_s=0.0, nice=0):
-        self.reports = []
-        self.late = 0
-        self.run = run
-        self.engine = Engine(
-            limits=limits or Limits(max_requests=4, max_cells=100_000, chunk_candidates=64),
-            running=running,
-            prepared=prepared,
-            inline_s=inline_s,
-            nice=nice,
-            clock=time.monotonic,
-            on_run=self.reports.append,
-            on_late=self._on_late,
-        )
-
-    def _on_late(self):
-        self.late += 1
-
-    async def score(self, ads, history=(1, 2), deadline_s=math.inf, **options):
-        inputs = {"ad_x": np.array([ads]), "history_x": np.array([history])}
-        options = {"run": self.run, **options}
-        job = await self.engine.score(
-            inputs, candidates=len(ads), length=len(history), deadline_s=deadline_s, **options
-        )
-        return job.logit_N.tolist()
-
-
-@contextlib.asynccontextmanager
-async def running(*arguments, **options):
-    watched = Watched(*arguments, **options)
-    watched.engine.start()
-    try:
-        yield watched
-    finally:
-        await asyncio.sleep(0)  # reports come a turn of the loop later
-        watched.engine.close()
-
-
-class Gate:
-    """Holds the graph until it is opened, so that a queue forms."""
-
-    def __init__(self):
-        self.entered = threading.Event()
-        self.opened = threading.Event()
-
-    def __call__(self, tensors):
-        self.entered.set()
-        assert self.opened.wait(10)
-        return graph(tensors)
+from tests.support.engines import CURSED, Gate, graph, running
 
 
 @settings(max_examples=15, deadline=None)
@@ -97,16 +32,27 @@ class Gate:
     max_requests=st.integers(1, 8),
     threads=st.integers(1, 3),
     inline_s=st.sampled_from([0.0, 1.0]),
+    turn_s=st.sampled_from([0.0, 0.0005, 1.0]),
 )
-def test_everyone_gets_exactly_their_own_scores_in_any_company(requests, max_requests, threads, inline_s):
+def test_everyone_gets_exactly_their_own_scores_in_any_company(
+    requests, max_requests, threads, inline_s, turn_s
+):
+    inside = [0]
+
     async def caller(watched, ads, history, pause_s):
         await asyncio.sleep(pause_s)
-        got = await watched.score(ads, history, alone=True)
+        inside[0] += 1
+        try:
+            got = await watched.score(ads, history, alone=inside[0] == 1, inside=inside[0])
+        finally:
+            inside[0] -= 1
         assert got == [ad + sum(history) for ad in ads]
 
     async def story():
         limits = Limits(max_requests=max_requests, max_cells=2000, chunk_candidates=64)
-        async with running(limits=limits, running=threads, prepared=1, inline_s=inline_s) as watched:
+        async with running(
+            limits=limits, running=threads, prepared=1, inline_s=inline_s, turn_s=turn_s
+        ) as watched:
             await asyncio.gather(*(caller(watched, *request) for request in requests))
             await asyncio.sleep(0)
             assert sum(report.candidates for report in watched.reports) == sum(
@@ -133,8 +79,9 @@ FATES = ["stays", "stays", "leaves", "cursed", "hurried", "behind"]
     ),
     max_requests=st.integers(1, 8),
     threads=st.integers(1, 3),
+    turn_s=st.sampled_from([0.0, 0.0005, 1.0]),
 )
-def test_nobody_is_hurt_by_those_who_leave_fail_or_are_late(requests, max_requests, threads):
+def test_nobody_is_hurt_by_those_who_leave_fail_or_are_late(requests, max_requests, threads, turn_s):
     def doubled(tensors):
         return graph(tensors) * 2
 
@@ -164,7 +111,7 @@ def test_nobody_is_hurt_by_those_who_leave_fail_or_are_late(requests, max_reques
 
     async def story():
         limits = Limits(max_requests=max_requests, max_cells=2000, chunk_candidates=64)
-        async with running(limits=limits, running=threads, prepared=1) as watched:
+        async with running(limits=limits, running=threads, prepared=1, turn_s=turn_s) as watched:
             async with asyncio.timeout(30):
                 await asyncio.gather(*(caller(watched, *request) for request in requests))
 
