@@ -70,10 +70,10 @@ class ScoreEndpoint:
         arrived_s = self._clock()
         headers = dict(scope["headers"])
         try:
-            self._state.meet()
+            unseen_s = self._state.meet()
             raw = await read_body(receive, headers, limit=self._max_body_bytes)
             served, body = self._state.require().read(raw, msgpack=_is_msgpack(headers))
-            request = self._request(served, body, arrived_s)
+            request = self._request(served, body, arrived_s - unseen_s)
             scope[REQUEST_ID] = _header_id(body, scope[REQUEST_ID])
             parsed_s = self._clock()
             answer = await self._score(served, request, receive)

@@ -158,15 +158,14 @@ class ServiceState:
             raise NotReadyError(f"the service is not ready: {reason or 'starting'}")
         return self.lineup
 
-    def meet(self) -> None:
-        """Look at the load before a request is read.
+    def meet(self) -> float:
+        """Look at the load before a request is read; return how long it may have waited unseen, in seconds.
 
         Raises:
             OverloadedError: it should be refused unread.
 
         """
-        if self.lineup is not None:
-            self.lineup.champion.scorer.meet()
+        return 0.0 if self.lineup is None else self.lineup.champion.scorer.meet()
 
     def report(self) -> dict[str, Any]:
         """Return the body of `/readyz`."""

@@ -6,13 +6,13 @@ device is busy. Only the loop's thread touches futures and counts.
 
 A job whose request is alone in the worker, and whose run is known to be short, runs on the loop itself: nobody waits
 behind it, and two changes of thread are saved. Where threads have no core of their own, so do all short ones while no
-thread is at work (see `turns`).
+longer one is inside (see `turns`): beside one, the loop's higher priority would starve it.
 """
 
 import asyncio
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from service.batching.job import Job, Limits, OwnRun, Part, Run, Taken, Tensors
 from service.batching.policy import JobQueue
 from service.batching.priority import give_way
 from service.batching.runner import Runner, RunReport
-from service.batching.turns import JOIN_S, LoopTurns
+from service.batching.turns import JOIN_UP_TO_S, LoopTurns
 from service.errors import DeadlineExceededError
 
 
@@ -32,7 +32,7 @@ class Engine:
         running: runs at the same time.
         prepared: runs joined ahead while others run.
         inline_s: longest run that the event loop does itself for a lone request; 0 = none.
-        turn_s: longest time for which it runs what came together, while no thread is at work; 0 = never.
+        turn_s: longest time for which it runs what came together, while nothing longer is inside; 0 = never.
         nice: by how much the threads' priority is below the event loop's.
         clock: seconds; also the clock of the jobs' deadlines.
         on_run, on_late: told of each run, and of each job dropped for its deadline; called on the event loop.
@@ -60,8 +60,7 @@ class Engine:
         # without threads that prepare, the threads themselves are the limit
         self._runner = Runner(limits, permits=running if prepared else 0, clock=clock)
         self._turns = LoopTurns(limits, budget_s=turn_s, run=self._run_here, clock=clock)
-        self._inside = 0  # jobs that somebody waits for
-        self._at_work = 0  # threads
+        self._long = 0  # jobs that somebody waits for and that only a thread may run
         self._wake = threading.Condition(threading.Lock())
         self._closing = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -95,7 +94,7 @@ class Engine:
         length: int,
         deadline_s: float,
         alone: bool = False,
-        inside: int = 0,
+        coming: int = 0,
         own_run: OwnRun | None = None,
         background: bool = False,
     ) -> Job:
@@ -108,9 +107,9 @@ class Engine:
             length: L >= 1.
             deadline_s: reading of the clock; infinite = none.
             alone: no other request is in the worker, nor expected.
-            inside: requests in the worker, this one included; those that are not here yet are on their way.
+            coming: other requests that read their history and will be here in a moment.
             own_run: runs this job in the graph's place, in chunks and on the same threads as any.
-            background: run it only while nothing else waits.
+            background: run it only while nothing else waits for a thread.
 
         Raises:
             DeadlineExceededError: it passed before the scoring began.
@@ -136,29 +135,35 @@ class Engine:
                 raise job.error
             return job
         job.waiter = self._loop.create_future()
-        self._inside += not background
+        here = self._turns.takes(job)
+        long = not here and not background
+        self._long += long
         try:
-            self._push(job, inside)
+            if here and not self._long:
+                self._turns.push(job, coming=coming)
+            else:
+                self._push(job)
             await job.waiter
         except asyncio.CancelledError:
             job.abandoned = True
             raise
         finally:
-            self._inside -= not background
+            self._long -= long
         return job
 
     def expected_s(self, run: Run, candidates: int, length: float) -> float:
         """Return how long N candidates and L behaviours run when nothing else does; 0 = not known yet."""
         return self._runner.expected_s(run, candidates, length)
 
+    def unseen_s(self, now_s: float) -> float:
+        """Return how long a request that is read at `now_s` may have waited while the event loop ran graphs."""
+        return self._turns.unseen_s(now_s)
+
     def forget(self, run: Run) -> None:
         """Drop what was learnt about a graph that will not run again."""
         self._runner.forget(run)
 
-    def _push(self, job: Job, inside: int) -> None:
-        if self._turns.takes(job) and not self._at_work and not self._queue:
-            self._turns.push(job, coming=inside - self._inside)
-            return
+    def _push(self, job: Job) -> None:
         with self._wake:
             self._queue.push(job)
             self._wake.notify()
@@ -176,9 +181,9 @@ class Engine:
             taken = self._next(taken)
             if taken is None:
                 return
-            reports = self._runner.execute(taken.parts) if taken.parts else []
+            report = self._runner.execute(taken.parts) if taken.parts else None
             try:
-                self._on_loop(self._deliver, taken, reports)
+                self._on_loop(self._deliver, taken, report)
             except RuntimeError:  # the loop was closed under us: nobody waits any more
                 return
 
@@ -186,7 +191,6 @@ class Engine:
         """Give back the run that has ended and wait for the next; None when the engine closes."""
         with self._wake:
             if ended is not None:
-                self._at_work -= 1
                 self._queue.returned(ended)
             while not self._closing:
                 wait_s = None
@@ -196,7 +200,6 @@ class Engine:
                     if taken.parts or taken.late:
                         if self._queue:
                             self._wake.notify()
-                        self._at_work += 1
                         return taken
                     if taken.again_s < math.inf:
                         wait_s = max(0.0, taken.again_s - now_s)
@@ -210,9 +213,11 @@ class Engine:
     # ---------------------------------------------------------------- on the event loop
 
     def _run_here(self, taken: Taken) -> None:
-        self._deliver(taken, self._runner.execute(taken.parts, join_s=JOIN_S) if taken.parts else [])
+        self._deliver(
+            taken, self._runner.execute(taken.parts, join_up_to_s=JOIN_UP_TO_S) if taken.parts else None
+        )
 
-    def _deliver(self, taken: Taken, reports: Sequence[RunReport]) -> None:
+    def _deliver(self, taken: Taken, report: RunReport | None) -> None:
         for part in taken.parts:
             job = part.job
             job.done += part.count
@@ -231,12 +236,12 @@ class Engine:
                         f"the deadline can't be kept any more, after {waited_ms:.1f} ms in the queue"
                     )
                 )
-        self._report(reports)
+        if report is not None:
+            self._report(report)
 
-    def _report(self, reports: Sequence[RunReport]) -> None:
+    def _report(self, report: RunReport) -> None:
         assert self._loop is not None, "work before start: this is a bug"
-        for report in reports:
-            self._loop.call_soon(self._on_run, report)  # after those who wait have gone on
+        self._loop.call_soon(self._on_run, report)  # after those who wait have gone on
 
 
 __all__ = ["Engine", "Job", "Limits", "Run", "RunReport"]

@@ -68,6 +68,11 @@ class JobQueue:
         """Return the number of jobs with candidates that wait."""
         return len(self._jobs) + len(self._background)
 
+    @property
+    def next_s(self) -> float:
+        """How long the job that is due first is expected to run by itself; 0 without one."""
+        return self._run_s(self._jobs[0][2]) if self._jobs else 0.0
+
     def push(self, job: Job) -> None:
         """Add a job; of those due at the same time the first to come goes first."""
         heap = self._background if job.background else self._jobs

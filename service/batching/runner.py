@@ -7,6 +7,9 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from service.batching import padding
 from service.batching.fit import RunTimeFit
 from service.batching.job import Limits, Part, Run
@@ -17,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """One run of the graph, for whoever counts: U requests of N candidates, and the share of padding."""
+    """What was run together, for whoever counts: U requests of N candidates, and the share of padding."""
 
     requests: int
     candidates: int
@@ -59,42 +62,51 @@ class Runner:
         """Drop what was learnt about a graph that will not run again."""
         self._fits.pop(run, None)
 
-    def execute(self, parts: Sequence[Part], *, join_s: float = math.inf) -> list[RunReport]:
-        """Run parts together; if that fails, each alone, so that a bad job fails alone.
+    def execute(self, parts: Sequence[Part], *, join_up_to_s: float = math.inf) -> RunReport:
+        """Run parts; what fails together is run alone, so that a bad job fails alone.
 
         Args:
             parts: of one graph; nobody hears of any before all have run.
-            join_s: longest run, as it is expected, that is joined with others into one call of the graph; what takes
-                longer is called one after another.
+            join_up_to_s: longest run, as it is expected, that is joined with others into one call of the graph; what
+                takes longer is called one after another.
 
         """
-        try:
-            return [self._execute_once(parts, join_s)]
-        except Exception as error:
-            if len(parts) > 1:
-                logger.warning("a run of %d requests failed and is retried one by one: %s", len(parts), error)
-                return [report for part in parts for report in self.execute([part])]
-            logger.exception("the graph failed on a request of %d candidates", parts[0].count)
-            parts[0].job.error = InferenceError("the model failed on this request")
-            return []
-
-    def _execute_once(self, parts: Sequence[Part], join_s: float) -> RunReport:
-        runs = [[part] for part in parts] if _longest_s(parts) > join_s else [parts]
-        inputs = [padding.join(run) for run in runs]
-        first, graph = parts[0], _call_of(parts[0])
-        with self._permits:
-            started_s = self._clock()
-            logits = [graph(tensors) for tensors in inputs]
-            ended_s = self._clock()
-        for run, logit_UN in zip(runs, logits, strict=True):
-            padding.split(run, logit_UN)
-        for part in parts:
-            job = part.job
-            job.started_s = min(job.started_s or started_s, started_s)
-            job.ended_s = max(job.ended_s, ended_s)
-        if first.job.own_run is None:
-            self._learn(first.job.run, (ended_s - started_s) / len(runs), runs)
+        in_a_row = len(parts) > 1 and max(part.job.expected_s for part in parts) > join_up_to_s
+        runs = [[part] for part in parts] if in_a_row else [parts]
+        called = self._call(runs)
+        for run in runs[called:]:
+            for part in run:
+                if len(parts) > 1:
+                    self.execute([part])
+                else:
+                    part.job.error = InferenceError("the model failed on this request")
         return _report(parts, runs)
+
+    def _call(self, runs: Sequence[Sequence[Part]]) -> int:
+        """Call the graph for each run, back to back, until one fails; return how many did not."""
+        first, graph = runs[0][0], _call_of(runs[0][0])
+        logits: list[NDArray[np.float32]] = []
+        started_s = ended_s = 0.0
+        try:
+            inputs = [padding.join(run) for run in runs]
+            with self._permits:
+                started_s = self._clock()
+                for tensors in inputs:
+                    logits.append(graph(tensors))  # noqa: PERF401 - those before one that fails are kept
+                ended_s = self._clock()
+        except Exception as error:
+            if len(runs) > 1 or len(runs[0]) > 1:
+                logger.warning("a run of several requests failed and is retried one by one: %s", error)
+            else:
+                logger.exception("the graph failed on a request of %d candidates", first.count)
+            ended_s = self._clock()
+        else:
+            if first.job.own_run is None:
+                self._learn(first.job.run, (ended_s - started_s) / len(runs), runs)
+        for run, logit_UN in zip(runs, logits, strict=False):
+            padding.split(run, logit_UN)
+            _mark(run, started_s, ended_s)
+        return len(logits)
 
     def _learn(self, graph: Run, seconds: float, runs: Sequence[Sequence[Part]]) -> None:
         shapes = [_shape(run) for run in runs]
@@ -114,8 +126,11 @@ def _call_of(part: Part) -> Run:
     return part.job.run if own_run is None else lambda tensors: own_run(tensors, part.start)
 
 
-def _longest_s(parts: Sequence[Part]) -> float:
-    return max(part.job.expected_s for part in parts) if len(parts) > 1 else 0.0
+def _mark(run: Sequence[Part], started_s: float, ended_s: float) -> None:
+    for part in run:
+        job = part.job
+        job.started_s = min(job.started_s or started_s, started_s)
+        job.ended_s = max(job.ended_s, ended_s)
 
 
 def _shape(run: Sequence[Part]) -> tuple[int, int]:

@@ -91,6 +91,7 @@ class Scorer:
         self._clock = clock
         self._probe = LoopProbe(clock)
         self._typical_length = 1.0
+        self._reading = 0  # requests
         self._counter = InputCounter(encoder, metrics)
 
     async def score(self, request: ScoreRequest) -> ScoreAnswer:
@@ -126,8 +127,8 @@ class Scorer:
         admission.answered(self._clock() - entered_s - stage_s["queue"] - stage_s["infer"])
         return answer
 
-    def meet(self) -> None:
-        """Look at the event loop before a request is read.
+    def meet(self) -> float:
+        """Look at the event loop before a request is read; return how long it may have waited unseen, in seconds.
 
         Raises:
             LoopBehindError: it can't keep up; the request should be refused unread.
@@ -139,6 +140,7 @@ class Scorer:
         except OverloadedError as error:
             self._metrics.shed[error.reason].inc()
             raise
+        return self._engine.unseen_s(now_s)
 
     @property
     def busy(self) -> bool:
@@ -170,6 +172,7 @@ class Scorer:
         # explanations name behaviours, so they need the records themselves
         kept = None if request.explain else self._behaviors.find(user_key, request.timestamp)
         reading = self._history(request, user_key, started_s, None if kept is None else kept.mark)
+        self._reading += 1
         try:
             await asyncio.sleep(0)  # in this turn the read is sent, before the CPU is used for more
             early_s = self._clock()
@@ -177,6 +180,7 @@ class Scorer:
             early_s = self._clock() - early_s
             history = await reading
         finally:
+            self._reading -= 1
             reading.cancel()
         read_s = self._clock()
         if read_s > request.deadline_s:
@@ -234,7 +238,7 @@ class Scorer:
             length=tensors["history_mask"].shape[1],
             deadline_s=request.deadline_s,
             alone=self._admission.lonely,
-            inside=self._admission.requests,
+            coming=self._reading,
             own_run=None if explanation is None else explanation.run,
             background=self._background,
         )

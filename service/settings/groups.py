@@ -189,11 +189,11 @@ class BatchingSettings(SettingsGroup):
         "changes of thread; 0 = never.",
     )
     turn_ms: float = Field(
-        3.0,
+        5.0,
         ge=0,
         le=100,
-        description="cpu, one run at a time in a worker: longest time for which the event loop runs what came together "
-        "by itself, while nothing longer is being run; 0 = never.",
+        description="cpu, a worker per core: longest time for which the event loop runs what came together by itself, "
+        "while nothing longer is inside; 0 = never.",
     )
     max_queued_candidates: int = Field(
         20_000, ge=1, description="Candidates in the worker at one time; a request that does not fit is 429."

@@ -81,8 +81,11 @@ def threads_of(settings: Settings) -> int:
     """Return how many runs go on at the same time: one on a GPU, one per core and worker on a CPU."""
     if settings.runtime.device != "cpu":
         return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return settings.runtime.threads or max(1, cores // settings.server.workers)
+    return settings.runtime.threads or max(1, _cores() // settings.server.workers)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def limits_of(settings: Settings) -> Limits:
@@ -105,7 +108,8 @@ def admission_of(settings: Settings) -> Admission:
 def engine_of(settings: Settings, metrics: Metrics) -> Engine:
     """Return the engine of a worker; not started yet."""
     on_cpu, batching = settings.runtime.device == "cpu", settings.batching
-    one_core = on_cpu and threads_of(settings) == 1
+    # with a core to spare for it, a thread overlaps with what the loop does
+    own_core = on_cpu and threads_of(settings) == 1 and _cores() <= settings.server.workers
 
     def on_run(report: RunReport) -> None:
         metrics.batch_requests.observe(report.requests)
@@ -117,7 +121,7 @@ def engine_of(settings: Settings, metrics: Metrics) -> Engine:
         running=threads_of(settings),
         prepared=0 if on_cpu else 1,
         inline_s=batching.inline_ms / 1e3 if on_cpu else 0.0,
-        turn_s=batching.turn_ms / 1e3 if one_core else 0.0,
+        turn_s=batching.turn_ms / 1e3 if own_core else 0.0,
         nice=settings.runtime.nice if on_cpu else 0,
         clock=CLOCK,
         on_run=on_run,

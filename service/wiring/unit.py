@@ -184,7 +184,9 @@ def _shapes(bundle: Bundle, settings: Settings) -> list[tuple[int, int]]:
     limits = limits_of(settings)
     longest = bundle.manifest.history_length
     most = min(limits.chunk_candidates, settings.server.max_candidates, max(1, limits.max_cells // longest))
-    return [(most, longest), (min(100, most), longest), (1, longest), (most, 1), (1, 1), (most, longest)]
+    usual = (min(100, most), longest)
+    # as many as the engine needs to know how long runs take
+    return [(most, longest), usual, (1, longest), (most, 1), (1, 1), usual, usual, (most, longest)]
 
 
 def _blanks(bundle: Bundle, graph: Graph, candidates: int, length: int) -> Mapping[str, NDArray[Any]]:

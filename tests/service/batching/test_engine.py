@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from service.batching.fit import LEAST_RUNS
 from service.batching.job import Limits
 from service.errors import DeadlineExceededError, InferenceError
-from tests.support.engines import CURSED, Gate, graph, running
+from tests.support.engines import CURSED, Gate, graph, learnt, running
 
 
 @settings(max_examples=15, deadline=None)
@@ -25,6 +25,7 @@ from tests.support.engines import CURSED, Gate, graph, running
             st.lists(st.integers(20, 10_000), min_size=1, max_size=200),
             st.lists(st.integers(0, 1000), min_size=1, max_size=30),
             st.floats(0, 0.003),
+            st.integers(0, 2),
         ),
         min_size=1,
         max_size=40,
@@ -39,11 +40,11 @@ def test_everyone_gets_exactly_their_own_scores_in_any_company(
 ):
     inside = [0]
 
-    async def caller(watched, ads, history, pause_s):
+    async def caller(watched, ads, history, pause_s, coming):
         await asyncio.sleep(pause_s)
         inside[0] += 1
         try:
-            got = await watched.score(ads, history, alone=inside[0] == 1, inside=inside[0])
+            got = await watched.score(ads, history, alone=inside[0] == 1, coming=coming)
         finally:
             inside[0] -= 1
         assert got == [ad + sum(history) for ad in ads]
@@ -53,13 +54,18 @@ def test_everyone_gets_exactly_their_own_scores_in_any_company(
         async with running(
             limits=limits, running=threads, prepared=1, inline_s=inline_s, turn_s=turn_s
         ) as watched:
+            await learnt(watched)
             await asyncio.gather(*(caller(watched, *request) for request in requests))
             await asyncio.sleep(0)
             assert sum(report.candidates for report in watched.reports) == sum(
-                len(ads) for ads, _, _ in requests
+                len(ads) for ads, *_ in requests
             )
 
     asyncio.run(story())
+
+
+def doubled(tensors):
+    return graph(tensors) * 2
 
 
 FATES = ["stays", "stays", "leaves", "cursed", "hurried", "behind"]
@@ -82,13 +88,11 @@ FATES = ["stays", "stays", "leaves", "cursed", "hurried", "behind"]
     turn_s=st.sampled_from([0.0, 0.0005, 1.0]),
 )
 def test_nobody_is_hurt_by_those_who_leave_fail_or_are_late(requests, max_requests, threads, turn_s):
-    def doubled(tensors):
-        return graph(tensors) * 2
-
     async def caller(watched, ads, history, pause_s, fate):
         await asyncio.sleep(pause_s)
         factor = 1 + len(history) % 2
         options = {"run": doubled if factor == 2 else graph, "background": fate == "behind"}
+        options["coming"] = len(ads) % 3
         if fate == "hurried":
             options["deadline_s"] = time.monotonic() + pause_s / 2
         asked = asyncio.create_task(
@@ -112,6 +116,8 @@ def test_nobody_is_hurt_by_those_who_leave_fail_or_are_late(requests, max_reques
     async def story():
         limits = Limits(max_requests=max_requests, max_cells=2000, chunk_candidates=64)
         async with running(limits=limits, running=threads, prepared=1, turn_s=turn_s) as watched:
+            for run in (graph, doubled):
+                await learnt(watched, run=run)
             async with asyncio.timeout(30):
                 await asyncio.gather(*(caller(watched, *request) for request in requests))
 
@@ -293,9 +299,6 @@ async def test_the_threads_that_run_the_graph_give_way_to_the_event_loop(nice):
 
 
 async def test_one_engine_serves_several_graphs_each_with_its_own_answers():
-    def doubled(tensors):
-        return graph(tensors) * 2
-
     async with running(limits=Limits(max_requests=8, max_cells=100_000, chunk_candidates=64)) as watched:
         runs = [graph if ad % 2 else doubled for ad in range(50, 90)]
         got = await asyncio.gather(
