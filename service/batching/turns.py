@@ -22,7 +22,7 @@ LEAST_SPARE_S: Final = 0.003
 JUST_S: Final = 0.002
 """What came during a turn is read within this time of its end."""
 SMALL_ONES: Final = 12.0
-"""With sizes a hundredfold apart, turns of up to 4 ms put slowdown p99 at 60 % of capacity at 12.8 to 14, of 1 ms at 10."""
+"""With sizes a hundredfold apart, slowdown p99 at 60 % of capacity is 12.8 to 14 with turns of 4 ms, 10 with 1 ms."""
 MEMORY: Final = 64.0
 """Jobs after which an old one counts a third."""
 MOST_OVER: Final = 10.0

@@ -158,6 +158,16 @@ def test_a_rewrite_is_waited_for(tmp_path):
         assert sum(path.stat().st_size for path in (tmp_path / "appendonlydir").iterdir()) < size / 10
 
 
+def test_a_rewrite_that_the_server_began_by_itself_is_waited_for(tmp_path):
+    with embedded_server(tmp_path) as url, client_of(url) as client:
+        client.mset({f"key{number}": b"x" for number in range(50)})
+        client.config_set("rdb-key-save-delay", 10_000)  # microseconds of each of the 50: half a second
+        client.bgrewriteaof()
+        assert client.info("persistence")["aof_rewrite_in_progress"]
+        rewrite_log(url)
+        assert not client.info("persistence")["aof_rewrite_in_progress"]
+
+
 def test_a_folder_that_can_not_be_one_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="can't hold an embedded Valkey"), embedded_server(tmp_path / "file"):
