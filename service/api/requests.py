@@ -19,6 +19,8 @@ from service.scoring.request import RawId, ScoreRequest
 Columns: TypeAlias = dict[str, list[RawValue]]
 
 DAY_S: Final = 86_400
+MOST_RESERVED: Final = 0.05
+"""Share of a deadline that is kept for an answer's wait, at most."""
 LOOKS_LIKE_MS: Final = 100_000_000_000  # seconds would be the year 5138
 
 
@@ -29,11 +31,20 @@ class Moment:
     Attributes:
         now_s: seconds UTC, the default timestamp.
         arrived_s: reading of the clock, from which deadlines count.
+        answer_wait_s: how long an answer that is ready may wait until it is sent.
 
     """
 
     now_s: float
     arrived_s: float
+    answer_wait_s: float = 0.0
+
+    def deadline_s(self, deadline_ms: float) -> float:
+        """Return when the scores have to be there; infinite for 0."""
+        if not deadline_ms:
+            return float("inf")
+        allowed_s = deadline_ms / 1e3
+        return self.arrived_s + allowed_s - min(self.answer_wait_s, MOST_RESERVED * allowed_s)
 
 
 def request_of(body: Body, moment: Moment, *, default_deadline_ms: float) -> ScoreRequest:
@@ -61,7 +72,7 @@ def request_of(body: Body, moment: Moment, *, default_deadline_ms: float) -> Sco
         user_id=body["user_id"],
         ad_ids=ad_ids,
         timestamp=_timestamp(body.get("timestamp"), moment.now_s),
-        deadline_s=moment.arrived_s + deadline_ms / 1e3 if deadline_ms else float("inf"),
+        deadline_s=moment.deadline_s(deadline_ms),
         context=shared,
         candidate_context=context,
         overrides=overrides,

@@ -103,7 +103,9 @@ class ScoreEndpoint:
                 observer(done)
 
     def _request(self, served: Served, body: Body, arrived_s: float) -> ScoreRequest:
-        moment = requests.Moment(now_s=time.time(), arrived_s=arrived_s)
+        moment = requests.Moment(
+            now_s=time.time(), arrived_s=arrived_s, answer_wait_s=served.scorer.answer_wait_s
+        )
         request = requests.request_of(body, moment, default_deadline_ms=self._default_deadline_ms)
         if request.explain:
             _check_explain(request, served.longest_explanation)

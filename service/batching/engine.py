@@ -155,6 +155,11 @@ class Engine:
         """Return how long N candidates and L behaviours run when nothing else does; 0 = not known yet."""
         return self._runner.expected_s(run, candidates, length)
 
+    @property
+    def turn_s(self) -> float:
+        """How long the event loop runs graphs at a time, now; 0 = never."""
+        return self._turns.budget_s
+
     def unseen_s(self, now_s: float) -> float:
         """Return how long a request that is read at `now_s` may have waited while the event loop ran graphs."""
         return self._turns.unseen_s(now_s)

@@ -45,6 +45,9 @@ class LoopTurns:
         run: runs what was taken, and delivers it.
         clock: seconds.
 
+    Attributes:
+        budget_s: of a turn, by what was let in lately.
+
     """
 
     def __init__(
@@ -52,7 +55,7 @@ class LoopTurns:
     ) -> None:
         self._queue = JobQueue(limits)
         self._limits = limits
-        self._most_s = self._budget_s = budget_s
+        self._most_s = self.budget_s = budget_s
         self._sizes = _Sizes()
         self._run = run
         self._clock = clock
@@ -65,9 +68,9 @@ class LoopTurns:
     def takes(self, job: Job) -> bool:
         """Tell whether a job may run here: whole, known to be short, nothing special; learns what is typical."""
         if self._most_s and job.expected_s and not job.background:
-            self._budget_s = min(self._most_s, SMALL_ONES * self._sizes.small_s(job.expected_s))
+            self.budget_s = min(self._most_s, SMALL_ONES * self._sizes.small_s(job.expected_s))
         return (
-            0.0 < job.expected_s <= self._budget_s
+            0.0 < job.expected_s <= self.budget_s
             and not job.background
             and job.own_run is None
             and job.candidates <= self._limits.chunk(job.length)
@@ -109,7 +112,7 @@ class LoopTurns:
         if self._closed:
             return
         began_s = now_s = self._clock()
-        until_s = began_s + self._budget_s
+        until_s = began_s + self.budget_s
         while self._queue:
             if now_s > began_s and now_s + self._queue.next_s > until_s:
                 self._next_turn()  # others come first, who wait for the loop
@@ -118,7 +121,7 @@ class LoopTurns:
             taken = self._queue.take(now_s)
             for part in taken.parts:
                 # answers go out when the turn ends: those that are due are not kept from it
-                until_s = min(until_s, part.job.deadline_s - self._budget_s)
+                until_s = min(until_s, part.job.deadline_s - self.budget_s)
             self._run(taken)
             self._queue.returned(taken)
             now_s = self._clock()

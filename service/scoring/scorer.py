@@ -143,6 +143,11 @@ class Scorer:
         return self._engine.unseen_s(now_s)
 
     @property
+    def answer_wait_s(self) -> float:
+        """How long an answer that is ready may wait for the event loop, while it runs graphs."""
+        return self._engine.turn_s
+
+    @property
     def busy(self) -> bool:
         """Whether any request is inside."""
         return self._admission.requests > 0

@@ -269,7 +269,7 @@ def test_among_jobs_of_one_size_the_budget_is_all_there_is_to_it():
     turns = turns_of()
     for _ in range(200):
         assert turns.takes(job_of(0.0005))
-    assert turns._budget_s == 0.005
+    assert turns.budget_s == 0.005
     assert not turns.takes(job_of(0.0051))
     assert not turns.takes(job_of(0.0))  # not known yet
 

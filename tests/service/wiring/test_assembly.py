@@ -39,5 +39,5 @@ def test_the_loop_runs_graphs_where_threads_have_no_core_of_their_own(
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(cores)))
     settings = settings_of(workers, threads=threads, turn_ms=turn_ms)
     engine = engine_of(settings, Metrics(CollectorRegistry()))
-    assert engine._turns._budget_s == budget_s
+    assert engine._turns.budget_s == budget_s
     assert threads_of(settings) == (threads or max(1, cores // workers))
