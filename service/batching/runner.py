@@ -87,6 +87,7 @@ class Runner:
         first, graph = runs[0][0], _call_of(runs[0][0])
         logits: list[NDArray[np.float32]] = []
         started_s = ended_s = 0.0
+        answered = 0
         try:
             inputs = [padding.join(run) for run in runs]
             with self._permits:
@@ -94,19 +95,21 @@ class Runner:
                 for tensors in inputs:
                     logits.append(graph(tensors))  # noqa: PERF401 - those before one that fails are kept
                 ended_s = self._clock()
+            answered = _split(runs, logits)
         except Exception as error:
             if len(runs) > 1 or len(runs[0]) > 1:
                 logger.warning("a run of several requests failed and is retried one by one: %s", error)
             else:
                 logger.exception("the graph failed on a request of %d candidates", first.count)
             ended_s = self._clock()
+            with contextlib.suppress(Exception):  # of a graph that answers in another shape nothing is kept
+                answered = _split(runs, logits)
         else:
             if first.job.own_run is None:
                 self._learn(first.job.run, (ended_s - started_s) / len(runs), runs)
-        for run, logit_UN in zip(runs, logits, strict=False):
-            padding.split(run, logit_UN)
+        for run in runs[:answered]:
             _mark(run, started_s, ended_s)
-        return len(logits)
+        return answered
 
     def _learn(self, graph: Run, seconds: float, runs: Sequence[Sequence[Part]]) -> None:
         shapes = [_shape(run) for run in runs]
@@ -124,6 +127,13 @@ class Runner:
 def _call_of(part: Part) -> Run:
     own_run = part.job.own_run
     return part.job.run if own_run is None else lambda tensors: own_run(tensors, part.start)
+
+
+def _split(runs: Sequence[Sequence[Part]], logits: Sequence[NDArray[np.float32]]) -> int:
+    """Write what was answered into the jobs; return of how many runs."""
+    for run, logit_UN in zip(runs, logits, strict=False):
+        padding.split(run, logit_UN)
+    return len(logits)
 
 
 def _mark(run: Sequence[Part], started_s: float, ended_s: float) -> None:

@@ -242,6 +242,20 @@ async def test_a_bad_job_fails_alone(takes_s):
     assert len(witness.runs) in (calls, calls + 1)
 
 
+@pytest.mark.parametrize("turn_s", [0.0, 1.0], ids=["on a thread", "on the loop"])
+async def test_a_graph_that_answers_in_another_shape_fails_its_jobs_and_nothing_else(turn_s):
+    def too_many(tensors):
+        return np.zeros((1, tensors["ad_x"].shape[1] + 1, 2), dtype=np.float32)
+
+    async with turning(Witness(), turn_s=turn_s) as watched, asyncio.timeout(10):
+        for _ in range(2):
+            bad = await asyncio.gather(
+                *(watched.score([20, 21], run=too_many) for _ in range(2)), return_exceptions=True
+            )
+            assert [type(one) for one in bad] == [InferenceError] * 2
+            assert await watched.score([30]) == [33]
+
+
 async def test_without_a_budget_nothing_runs_on_the_loop():
     witness = Witness()
     async with turning(witness, turn_s=0.0) as watched:
