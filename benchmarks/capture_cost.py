@@ -88,6 +88,7 @@ def _answered(number: int) -> Answered:
         newest_age_s=3600,
         history_extended=False,
         history_cached=False,
+        history_current=False,
         unknown_ads=0,
         stage_s=dict.fromkeys(STAGES, 0.000_123_4),
         tensors={},

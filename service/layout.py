@@ -34,6 +34,7 @@ CHANGES_KEPT: Final = 10_000  # entries of the changes stream; a follower furthe
 AD_SHARDS: Final = 256
 EXTRA_RECORDS: Final = 64  # read beyond L, so that a request slightly in the past needs no second read
 DEFAULT_MAX_STORED: Final = 10_000  # events kept per user, where L is not known
+_OF_A_USER: Final = re.compile(rb"ls:\d+:\{([0-9a-f]{16})\}:[hp]")
 
 
 class StoreError(LongsightError):
@@ -103,6 +104,12 @@ def foreign(meta: Mapping[bytes, bytes], schema: Schema) -> str:
         f"the store holds {len(meta)} layout(s), none of them this bundle's; layout "
         f"{number.decode(errors='replace')}: {detail}; load a log of the bundle's schema, or name another store"
     )
+
+
+def user_of(name: bytes) -> int | None:
+    """Return whose history or profile has this name; None if it names something else."""
+    found = _OF_A_USER.fullmatch(name)
+    return int(found[1], 16) if found else None
 
 
 def pack_ad(features: Mapping[str, RawValue]) -> bytes:

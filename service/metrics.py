@@ -160,7 +160,11 @@ class Metrics:
             "history_age_seconds", "Age of the newest behaviour at the request's time.", _AGE_S
         )
         self.history_cached = self._counter(
-            "history_cached_total", "Histories of which only what was added had to be read."
+            "history_cached_total", "Histories of which at most what was added had to be read."
+        )
+        self.history_current = self._counter(
+            "history_current_total",
+            "Histories of which nothing had to be read: the store tells what changes.",
         )
         self.history_extended = self._counter(
             "history_extended_total", "Histories that needed a second read to be complete."

@@ -3,11 +3,16 @@
 redis-py opens it (URL, password, TLS, database); then the transport is taken over, since its client classes, streams
 and coroutines cost more per read than the read itself. Everything that can go wrong with the connection is a
 `LinkError`; a command that Redis refused is a value, so that one bad key does not spoil the others of its pipeline.
+
+With a listener the connection speaks RESP3 and the server tells, between the replies, which keys read over it have
+changed since. A server that can't, or may not, is used without.
 """
 
 import asyncio
+import logging
 from collections import deque
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
 
 import hiredis
 from redis.asyncio import Connection, ConnectionPool
@@ -16,7 +21,12 @@ from redis.exceptions import RedisError, ResponseError
 from contract.errors import InputError
 from service.layout import without_password
 
+OnChanged: TypeAlias = Callable[[Sequence[bytes] | None], None]
+
 _CRLF: Final = b"\r\n"
+
+
+logger = logging.getLogger(__name__)
 
 
 class LinkError(Exception):
@@ -29,13 +39,20 @@ class Link:
     Args:
         url: redis://, rediss:// or unix:// URL.
         connect_timeout_s: longest wait for the connection and its greeting.
+        on_changed: told the names of keys that have changed since they were read over the connection, or None for
+            all; None = nobody wants to know.
+
+    Attributes:
+        tracked: the server tells.
 
     Raises:
         InputError: `url` is no such URL.
 
     """
 
-    def __init__(self, url: str, *, connect_timeout_s: float) -> None:
+    def __init__(self, url: str, *, connect_timeout_s: float, on_changed: OnChanged | None = None) -> None:
+        self.tracked = False
+        self._on_changed = on_changed
         self._connect_timeout_s = connect_timeout_s
         try:
             self._pool = ConnectionPool.from_url(
@@ -44,7 +61,7 @@ class Link:
         except ValueError as error:
             raise InputError(f"{without_password(url)}: not a Redis URL: {error}") from error
         self._connection: Connection | None = None
-        self._replies = _Replies()
+        self._replies = _Replies(on_changed)
 
     @property
     def connected(self) -> bool:
@@ -62,15 +79,29 @@ class Link:
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 await connection.connect()  # type: ignore[no-untyped-call]
-        except (RedisError, OSError) as error:
-            raise LinkError(
-                _one_line(error) or f"no connection within {self._connect_timeout_s} s"
-            ) from error
+                await self._take_over(connection)
+        except BaseException as error:
+            await connection.disconnect(nowait=True)
+            if isinstance(error, (RedisError, OSError)):
+                why = _one_line(error) or f"no connection within {self._connect_timeout_s} s"
+                raise LinkError(why) from error
+            raise
+        self._connection = connection
+
+    async def _take_over(self, connection: Connection) -> None:
         writer = connection._writer  # noqa: SLF001 - nothing public leads to the transport
         assert writer is not None, "connected without a writer: this is a bug of redis-py"
-        self._replies = _Replies()
+        self._replies = _Replies(self._on_changed)
         self._replies.take_over(writer.transport)
-        self._connection = connection
+        self.tracked = self._on_changed is not None and await self._track()
+
+    async def _track(self) -> bool:
+        self._replies.send(pack(b"HELLO", b"3") + pack(b"CLIENT", b"TRACKING", b"ON"))
+        hello, tracking = await self._replies.next(2)
+        refused = next((reply for reply in (hello, tracking) if isinstance(reply, ResponseError)), None)
+        if refused is not None:
+            logger.warning("the store can't tell what changes, so every request asks it: %s", refused)
+        return refused is None
 
     def send(self, commands: bytes) -> None:
         """Write packed commands (see `pack`).
@@ -93,6 +124,7 @@ class Link:
     async def drop(self) -> None:
         """Close the connection, whatever its state; replies still on their way are lost with it."""
         connection, self._connection = self._connection, None
+        self._replies.abandon()
         if connection is not None:
             await connection.disconnect(nowait=True)
 
@@ -100,7 +132,8 @@ class Link:
 class _Replies(asyncio.Protocol):
     """Parses what arrives; one task at a time waits for the next replies."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_changed: OnChanged | None) -> None:
+        self._on_changed = on_changed
         self._reader = hiredis.Reader(protocolError=LinkError, replyError=ResponseError)
         self._parsed: deque[object] = deque()
         self._transport: asyncio.WriteTransport | None = None
@@ -123,7 +156,10 @@ class _Replies(asyncio.Protocol):
         reader.feed(data)
         try:
             while (reply := reader.gets()) is not False:
-                self._parsed.append(reply)
+                if type(reply) is hiredis.PushNotification:
+                    self._pushed(reply)
+                else:
+                    self._parsed.append(reply)
         except LinkError as error:
             self._lose(_one_line(error))
         if len(self._parsed) >= self._wanted:
@@ -145,9 +181,19 @@ class _Replies(asyncio.Protocol):
             await self._waiter
         return [self._parsed.popleft() for _ in range(count)]
 
+    def _pushed(self, message: "hiredis.PushNotification") -> None:
+        if message[0] == b"invalidate" and self._on_changed is not None:
+            self._on_changed(message[1])
+
+    def abandon(self) -> None:
+        """Expect nothing more."""
+        self._lose("the connection is closed")
+
     def _lose(self, why: str) -> None:
         self._lost = why
         self._transport = None
+        if self._on_changed is not None:
+            self._on_changed(None)  # nobody would tell what changes from now on
         self._notify()
 
     def _notify(self) -> None:

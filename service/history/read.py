@@ -80,21 +80,28 @@ class Read:
     Attributes:
         expected: how many replies the last `commands` will bring.
         complaint: what was wrong with the value, if that is why it is unavailable.
+        unchanged: the answer to whoever sends the answer's mark, as long as nothing changes; None = it had no mark, or
+            more than one round trip, between which something may have changed.
+        confirms: the mark that is current as far as the server has told; one word of it confirms that this was all.
         timer: ends the wait for an answer.
 
     """
 
     __slots__ = (
         "_at",
+        "_follows",
         "_known",
         "_lost",
         "_plan",
         "_profile",
+        "_trips",
         "_window",
         "answer",
         "complaint",
+        "confirms",
         "expected",
         "timer",
+        "unchanged",
         "user_key",
     )
 
@@ -109,6 +116,7 @@ class Read:
         self._plan = plan
         self._at = at
         self._known = known
+        self._follows = known is not None
         self._profile: dict[str, RawValue] | None = None if plan.fields else {}
         self._window = Window(
             plan.dtype, wanted=plan.length, first=plan.length + EXTRA_RECORDS, cut=at - plan.lag_s
@@ -116,9 +124,17 @@ class Read:
         self.user_key = user_key
         self.answer = answer
         self._lost = False
+        self._trips = 0
         self.expected = 0
         self.complaint = ""
         self.timer: asyncio.TimerHandle | None = None
+        self.unchanged: History | None = None
+        self.confirms: Mark | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether the answer has to be, or was, read in one piece."""
+        return not self._follows
 
     def commands(self, layout: Layout) -> bytes:
         """Return the packed commands of the next round trip."""
@@ -139,6 +155,7 @@ class Read:
 
         Never raises: what can't be read makes the answer `unavailable` and is kept as the complaint.
         """
+        self._trips += 1
         try:
             refused = next((reply for reply in replies if isinstance(reply, ResponseError)), None)
             if refused is not None:
@@ -187,8 +204,17 @@ class Read:
         times = np.frombuffer(data, dtype=self._plan.dtype)["timestamp"]
         if (times[1:] >= times[:-1]).all():
             records = np.frombuffer(appended, dtype=self._plan.dtype)
+            # who sent the mark goes on holding it
+            mark = Mark(total, data) if appended else known
+            self._seen(mark)
             profile = self._profile or {}
-            self.finish(History(records, "hit", profile=profile, follows=True, mark=Mark(total, data)))
+            self.finish(History(records, "hit", profile=profile, follows=True, mark=mark))
+
+    def _seen(self, mark: Mark) -> None:
+        if self._trips == 1:
+            self.unchanged = History(
+                self._plan.nothing, "hit", profile=self._profile or {}, follows=True, current=True, mark=mark
+            )
 
     def _history(self, records: Records, total: int) -> History:
         newest = int(records["timestamp"][-1]) if len(records) else None
@@ -196,6 +222,8 @@ class Read:
         # several chunks are more than most requests need: not worth keeping
         keeps = self._window.reads == 1 and len(held) > 0
         mark = Mark(total, held[-MARK_RECORDS:].tobytes()) if keeps else None
+        if mark is not None:
+            self._seen(mark)
         return History(
             records,
             "hit" if newest is not None else "empty",

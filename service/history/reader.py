@@ -6,21 +6,21 @@ dead connection without traffic, and is the trial that closes the breaker, so th
 """
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final
 
-from contract.keys import key_hex
 from contract.schema import Schema
 from service.history.breaker import Breaker
 from service.history.connection import Link, LinkError, pack
+from service.history.current import Current
 from service.history.mark import Mark
+from service.history.pipeline import Pipeline
 from service.history.read import Read, ReadPlan
 from service.history.result import History, StoreState
+from service.history.state import OnState, Publisher
 from service.layout import META, Layout, foreign
 
 logger = logging.getLogger(__name__)
@@ -29,10 +29,7 @@ MAX_PIPELINE: Final = 64  # reads in one round trip, so that the first of them i
 META_EVERY_S: Final = 1.0
 RETRY_S: Final = (0.02, 1.0)  # shortest and longest pause between attempts to connect
 STALL_S: Final = 0.2  # least time after which a round trip is given up and its connection dropped
-COMPLAIN_EVERY_S: Final = 60.0
 ANONYMOUS: Final = 0
-
-OnState = Callable[[StoreState], None]
 
 
 class HistoryStore:
@@ -45,6 +42,8 @@ class HistoryStore:
         lag_s: a history ends this much before the request's time (the bundle's `history_lag_s`).
         timeout_s: longest wait of one read, unless its deadline is earlier.
         connect_timeout_s: longest wait for a connection.
+        tracking: have the server tell what changes; who has not changed since the caller's mark is not read again.
+        confirm: ask for each pipeline of requests whether that was all; False = trust what has been told so far.
         clock: monotonic seconds; deadlines are on this clock.
         on_state: called with every new `StoreState`, from the loop.
 
@@ -59,46 +58,51 @@ class HistoryStore:
         lag_s: int = 0,
         timeout_s: float = 0.05,
         connect_timeout_s: float = 1.0,
+        tracking: bool = True,
+        confirm: bool = True,
         clock: Callable[[], float] = time.monotonic,
         on_state: OnState | None = None,
     ) -> None:
-        self.state = StoreState()
         self.layout: Layout | None = None
         self._schema = schema
         self._plan = ReadPlan.of(schema, history_length, lag_s)
         self._timeout_s = timeout_s
         self._stall_s = max(4 * timeout_s, STALL_S)
         self._clock = clock
-        self._on_state = on_state
-        self._link = Link(url, connect_timeout_s=connect_timeout_s)
+        self._publisher = Publisher(on_state)
+        self._current = Current()
+        self._confirm = confirm
+        self._link = Link(
+            url,
+            connect_timeout_s=connect_timeout_s,
+            on_changed=self._current.changed if tracking else None,
+        )
         self._breaker = Breaker(clock)
+        self._pipeline = Pipeline(self._link, self._current, self._breaker, timeout_s=timeout_s, clock=clock)
         self._waiting: deque[Read] = deque()
         self._work = asyncio.Event()
-        self._changed = asyncio.Event()
         self._meta_due = True
         self._retry_s = RETRY_S[0]
-        self._complain_from = 0.0
         self._task: asyncio.Task[None] | None = None
         self._tick: asyncio.TimerHandle | None = None
-        self._closed = False
 
     def start(self) -> None:
         """Begin to connect, in the running loop; returns at once, whether Redis is there or not."""
         self._task = asyncio.create_task(self._run(), name="history-store")
         self._next_tick()
 
+    @property
+    def state(self) -> StoreState:
+        """How the store is doing."""
+        return self._publisher.state
+
     async def wait(self, timeout_s: float) -> StoreState:
         """Return the state once the store is ready or has a problem, or when `timeout_s` are over."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                while not (self.state.ready or self.state.problem):
-                    self._changed.clear()
-                    await self._changed.wait()
-        return self.state
+        return await self._publisher.wait(timeout_s)
 
     async def close(self) -> None:
         """Stop; reads that wait are answered `unavailable`."""
-        self._closed = True
+        self._publisher.quiet = True
         if self._tick is not None:
             self._tick.cancel()
         if self._task is not None:
@@ -108,7 +112,13 @@ class HistoryStore:
         await self._link.drop()
 
     def fetch(
-        self, user_key: int, at: int, deadline: float | None = None, known: Mark | None = None
+        self,
+        user_key: int,
+        at: int,
+        deadline: float | None = None,
+        known: Mark | None = None,
+        *,
+        whole: bool = False,
     ) -> asyncio.Future[History]:
         """Ask for the user's newest L records strictly before second `at` (less the lag), and the profile.
 
@@ -118,11 +128,20 @@ class HistoryStore:
             user_key: the user's key; 0 = anonymous, who has neither.
             at: the request's time, seconds UTC.
             deadline: on the store's clock; the answer comes by then, if only to say `timeout`.
-            known: an earlier answer's mark: if nothing but appending happened since, only that is read (`follows`).
+            known: an earlier answer's mark: if nothing but appending happened since, only that is read (`follows`),
+                and nothing at all if the server would have told of any change (`current`).
+            whole: read the whole unless nothing has changed since the whole was read.
 
         """
         loop = asyncio.get_running_loop()
-        read = Read(self._plan, user_key, at, loop.create_future(), known)
+        current = None
+        if known is not None and not self.state.breaker_open:
+            current = self._current.answer(user_key, known, whole=whole)
+            if current is not None and not self._confirm:
+                answer: asyncio.Future[History] = loop.create_future()
+                answer.set_result(current)
+                return answer
+        read = Read(self._plan, user_key, at, loop.create_future(), None if whole else known)
         if user_key == ANONYMOUS:
             read.finish(self._no_history(""))
         elif self.state.breaker_open:
@@ -130,6 +149,7 @@ class HistoryStore:
         elif self.layout is None and (self.state.ready or self.state.problem):
             read.finish(self._no_history(self.state.problem))
         else:
+            read.confirms = known if current is not None else None
             wait_s = self._timeout_s if deadline is None else min(self._timeout_s, deadline - self._clock())
             read.timer = loop.call_later(wait_s, read.fail, "timeout", "the store's answer is late")
             self._waiting.append(read)
@@ -164,7 +184,7 @@ class HistoryStore:
             slow.cancel()
         self._breaker.succeeded()
         self._retry_s = RETRY_S[0]
-        self._publish(breaker_open=False, error="")
+        self._publisher.publish(breaker_open=False, error="")
 
     async def _serve(self) -> None:
         """Work until the connection is lost in a round trip; then another one is tried at once."""
@@ -193,10 +213,13 @@ class HistoryStore:
                 [reply] = await self._link.replies(1)
         except TimeoutError as error:
             raise LinkError(f"no answer within {self._stall_s} s") from error
-        if not isinstance(reply, list):
+        meta = dict(zip(reply[::2], reply[1::2], strict=True)) if isinstance(reply, list) else reply
+        if not isinstance(meta, dict):
             raise LinkError(f"{META}: {reply}")
-        meta = dict(zip(reply[::2], reply[1::2], strict=True))
-        self.layout = Layout.find(meta, self._schema)
+        layout = Layout.find(meta, self._schema)
+        if layout != self.layout:
+            self._current.clear()
+        self.layout = layout
         problem = foreign(meta, self._schema) if meta and self.layout is None else ""
         if self._clock() - began > self._timeout_s:
             self._breaker.failed()
@@ -204,7 +227,7 @@ class HistoryStore:
             self._breaker.succeeded()
         number = self.layout.number if self.layout else None
         shut = self._breaker.state == "closed"
-        self._publish(
+        self._publisher.publish(
             seen=True,
             up=True,
             layout=number,
@@ -221,7 +244,7 @@ class HistoryStore:
         unfinished = deque(reads)
         try:
             async with asyncio.timeout(self._stall_s):
-                await self._exchange(reads, unfinished, self.layout)
+                await self._pipeline.run(reads, unfinished, self.layout)
         except (LinkError, TimeoutError) as error:
             await self._link.drop()
             self._breaker.failed()
@@ -230,21 +253,6 @@ class HistoryStore:
         finally:
             # unfinished reads go first: those of the past need another chunk, the others another connection
             self._waiting.extendleft(read for read in reversed(reads) if not read.answer.done())
-
-    async def _exchange(self, reads: list[Read], unfinished: deque[Read], layout: Layout) -> None:
-        began = self._clock()
-        self._link.send(b"".join([read.commands(layout) for read in reads]))
-        for number, read in enumerate(reads):
-            replies = await self._link.replies(read.expected)
-            if number == 0:
-                # the first reply tells how the store does; later ones also wait for our own reading
-                late = self._clock() - began > self._timeout_s
-                (self._breaker.failed if late else self._breaker.succeeded)()
-            unfinished.popleft()
-            if not read.answer.done():
-                read.take(replies)
-                if read.complaint:
-                    self._complain(read)
 
     def _next_reads(self) -> list[Read]:
         reads: list[Read] = []
@@ -256,26 +264,10 @@ class HistoryStore:
                 read.finish(self._no_history(self.state.problem))
             else:
                 reads.append(read)
+        reads.sort(key=lambda read: read.confirms is None)  # those to confirm first
         return reads
 
     # ---------------------------------------------------------------- state
-
-    def _publish(self, **changes: object) -> None:
-        """Tell of a new state, if it is one."""
-        state = replace(self.state, **changes)  # type: ignore[arg-type]  # the names are checked by replace
-        if state == self.state:
-            return
-        before, self.state = self.state, state
-        if state.problem and state.problem != before.problem:
-            logger.error("%s", state.problem)
-        if (state.up, state.breaker_open) != (before.up, before.breaker_open) and not self._closed:
-            if state.error:
-                logger.warning("store %s: %s", "late" if state.up else "down", state.error)
-            else:
-                logger.info("store up")
-        self._changed.set()
-        if self._on_state is not None:
-            self._on_state(state)
 
     def _down(self, error: str) -> None:
         """There is no connection: what waits or is asked now is answered at once."""
@@ -283,16 +275,9 @@ class HistoryStore:
         self._refuse(error, up=False)
 
     def _refuse(self, error: str, *, up: bool = True) -> None:
-        self._publish(up=up, breaker_open=True, error=error)
+        self._publisher.publish(up=up, breaker_open=True, error=error)
         while self._waiting:
             self._waiting.popleft().fail("unavailable", error)
-
-    def _complain(self, read: Read) -> None:
-        """Log a value that can't be read, one a minute: the key is for the person on call."""
-        now = self._clock()
-        if now >= self._complain_from:
-            self._complain_from = now + COMPLAIN_EVERY_S
-            logger.error("history of user %s can't be read: %s", key_hex(read.user_key), read.complaint)
 
     def _next_tick(self) -> None:
         self._meta_due = True

@@ -23,6 +23,7 @@ class History:
         profile: raw values of the schema's user fields that are known (numbers for numeric fields).
         extended: one read was not enough to find L records before the request's time.
         follows: `records` are only what was appended since the mark that the caller sent.
+        current: the store did not have to be asked: nothing has changed since that mark.
         held: all that was read, also what is too new for the request, if a mark may be kept of it.
         mark: of the value as it was read, for a later read.
         detail: why, if status is timeout or unavailable.
@@ -35,6 +36,7 @@ class History:
     profile: Mapping[str, RawValue] = field(default_factory=dict)
     extended: bool = False
     follows: bool = False
+    current: bool = False
     held: Records | None = None
     mark: Mark | None = None
     detail: str = ""

@@ -2,7 +2,8 @@
 
 Every request asks the store, so what was written before a request counts in it. But of a user whose history is kept the
 store is asked for the length and the last records alone (see `service.history.mark`), and only what was appended is
-encoded. Whatever else happened to the value, the whole is read; it is in any case after `WHOLE_AGAIN_S`.
+encoded. Whatever else happened to the value, the whole is read; it is in any case after `WHOLE_AGAIN_S`, unless the
+store tells of changes and there were none.
 """
 
 from collections import OrderedDict
@@ -82,13 +83,14 @@ class HistoryEncoder:
         kept = self._kept.get(user_key)
         if kept is None:
             return None
-        if self._clock() - kept.read_s > WHOLE_AGAIN_S:
-            self._forget(user_key)
-            return None
         if not kept.complete and kept.before(at - self._lag_s) < self._length:
             return None
         self._kept.move_to_end(user_key)
         return kept
+
+    def is_old(self, kept: KeptHistory) -> bool:
+        """Tell whether the whole should be read again: appending is all that a mark sees for sure."""
+        return self._clock() - kept.read_s > WHOLE_AGAIN_S
 
     def expected_length(self, history: History, kept: KeptHistory | None) -> int:
         """Return about how many behaviours `encode` will find, for a guess of the time of a run."""

@@ -51,7 +51,8 @@ class ScoreAnswer:
         history_length: behaviours used.
         newest_age_s: age of the newest one at the request's time; None without any.
         history_extended: one read was not enough.
-        history_cached: only what was added since the user's last request had to be read.
+        history_cached: at most what was added since the user's last request had to be read.
+        history_current: nothing had to be, since the store tells of changes.
         unknown_ads: candidates that the catalogue does not know.
         stage_s: seconds in the stages `history`, `encode`, `queue`, `infer`.
         tensors: what the request was encoded to, for whoever counts.
@@ -65,6 +66,7 @@ class ScoreAnswer:
     newest_age_s: int | None
     history_extended: bool
     history_cached: bool
+    history_current: bool
     unknown_ads: int
     stage_s: dict[str, float]
     tensors: Tensors

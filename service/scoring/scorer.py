@@ -26,6 +26,7 @@ from service.scoring.encoding import Ads, RequestEncoder
 from service.scoring.explain import Explainer, Explanations
 from service.scoring.history import HistoryEncoder
 from service.scoring.inputs import InputCounter
+from service.scoring.kept import KeptHistory
 from service.scoring.request import ScoreAnswer, ScoreRequest
 
 ANONYMOUS: Final = 0
@@ -37,7 +38,13 @@ class Histories(Protocol):
     """Where histories and profiles come from."""
 
     def fetch(
-        self, user_key: int, at: int, deadline: float | None = None, known: Mark | None = None
+        self,
+        user_key: int,
+        at: int,
+        deadline: float | None = None,
+        known: Mark | None = None,
+        *,
+        whole: bool = False,
     ) -> asyncio.Future[History]:
         """Ask for the user's records before second `at`; never fails for a store that fails or is late."""
         ...
@@ -166,6 +173,8 @@ class Scorer:
             metrics.history_extended.inc()
         if answer.history_cached:
             metrics.history_cached.inc()
+        if answer.history_current:
+            metrics.history_current.inc()
         if answer.unknown_ads:
             metrics.unknown_ads.inc(answer.unknown_ads)
         metrics.score.observe_many(answer.scores)
@@ -176,10 +185,11 @@ class Scorer:
         user_key = ANONYMOUS if request.user_id is None else keys.key(request.user_id)
         # explanations name behaviours, so they need the records themselves
         kept = None if request.explain else self._behaviors.find(user_key, request.timestamp)
-        reading = self._history(request, user_key, started_s, None if kept is None else kept.mark)
+        reading = self._history(request, user_key, started_s, kept)
         self._reading += 1
         try:
-            await asyncio.sleep(0)  # in this turn the read is sent, before the CPU is used for more
+            if not reading.done():
+                await asyncio.sleep(0)  # in this turn the read is sent, before the CPU is used for more
             early_s = self._clock()
             candidates, unknown = self._encoder.candidates(request)
             early_s = self._clock() - early_s
@@ -205,6 +215,7 @@ class Scorer:
             newest_age_s=seen.newest_age_s,
             history_extended=history.extended,
             history_cached=history.follows and seen.status == "hit",
+            history_current=history.current and seen.status == "hit",
             unknown_ads=unknown,
             stage_s={
                 "history": read_s - started_s - early_s,
@@ -252,12 +263,15 @@ class Scorer:
         return job, [[] for _ in range(count)] if request.explain else None
 
     def _history(
-        self, request: ScoreRequest, user_key: int, now_s: float, known: Mark | None
+        self, request: ScoreRequest, user_key: int, now_s: float, kept: KeptHistory | None
     ) -> asyncio.Future[History]:
         deadline_s = None
         if request.deadline_s < math.inf:
             deadline_s = now_s + (request.deadline_s - now_s) / 2
-        return self._histories.fetch(user_key, request.timestamp, deadline_s, known)
+        if kept is None:
+            return self._histories.fetch(user_key, request.timestamp, deadline_s)
+        old = self._behaviors.is_old(kept)
+        return self._histories.fetch(user_key, request.timestamp, deadline_s, kept.mark, whole=old)
 
 
 def probabilities(logit_N: NDArray[np.float32]) -> NDArray[np.float64]:

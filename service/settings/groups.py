@@ -152,6 +152,16 @@ class RedisSettings(SettingsGroup):
         description="Most memory of encoded histories that a worker keeps for each bundle; "
         "of users among them only what was added is read. 0 = none.",
     )
+    tracking: bool = Field(
+        default=True,
+        description="Have the store tell which users' keys change (CLIENT TRACKING): whose history is kept and has not "
+        "changed is not read again. A store that can't tell is asked for every request.",
+    )
+    confirm: bool = Field(
+        default=True,
+        description="With tracking, ask before each answer whether that was all, so that a request sees what was "
+        "written before it; false = a change may go unseen for about a millisecond, and no read is waited for.",
+    )
     wait_s: float = Field(30.0, ge=0, le=3600, description="Longest wait for the store at start.")
     require_store: bool = Field(
         default=False,

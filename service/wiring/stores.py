@@ -63,6 +63,8 @@ class Stores:
             lag_s=manifest.history_lag_s,
             timeout_s=settings.read_timeout_s,
             connect_timeout_s=settings.connect_timeout_s,
+            tracking=settings.tracking and settings.cache_bytes > 0,
+            confirm=settings.confirm,
             clock=self._clock,
             on_state=self._on_state,
         )

@@ -314,7 +314,7 @@ def test_who_comes_back_is_scored_by_what_was_added_meanwhile(served, offline, w
         everything[:0],
         everything,
     )
-    cached = served.metric("longsight_history_cached_total")
+    cached, current = (served.metric(f"longsight_history_{name}_total") for name in ("cached", "current"))
     with redis.Redis.from_url(world.redis, protocol=2) as client:
         schema = offline.bundle.schema
         writer = StoreWriter(client, schema, claim_layout(client, schema))
@@ -325,3 +325,7 @@ def test_who_comes_back_is_scored_by_what_was_added_meanwhile(served, offline, w
             close(scores_of(answer), offline.logits_of(asked))
             assert answer.json["history"]["length"] == min(12, len(stored))
     assert served.metric("longsight_history_cached_total") == cached + 2
+    assert served.metric("longsight_history_current_total") == current  # each value was written anew
+    for _ in range(2):
+        served.score({"user_id": returning, "candidates": ADS, "timestamp": now})
+    assert served.metric("longsight_history_current_total") == current + 2

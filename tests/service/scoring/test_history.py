@@ -129,10 +129,12 @@ def test_what_is_kept_is_read_whole_again_after_a_while():
     records = made([10, 20, 30])
     histories.encode(1, 40, whole(records, 40), None)
     clock.now_s = WHOLE_AGAIN_S
-    assert histories.find(1, 40) is not None
+    assert not histories.is_old(histories.find(1, 40))
     clock.now_s = WHOLE_AGAIN_S + 1
-    assert histories.find(1, 40) is None
-    assert histories.kept_bytes == 0
+    kept = histories.find(1, 40)
+    assert histories.is_old(kept)
+    histories.encode(1, 40, whole(records[:2], 40), kept)
+    assert not histories.is_old(histories.find(1, 40))
 
 
 def test_appending_does_not_put_off_the_next_whole_read():
@@ -142,9 +144,9 @@ def test_appending_does_not_put_off_the_next_whole_read():
     histories.encode(1, 50, whole(records[:3], 50), None)
     clock.now_s = WHOLE_AGAIN_S - 1
     histories.encode(1, 50, since(records, 1), histories.find(1, 50))
-    assert histories.find(1, 50) is not None
+    assert not histories.is_old(histories.find(1, 50))
     clock.now_s = WHOLE_AGAIN_S + 1
-    assert histories.find(1, 50) is None
+    assert histories.is_old(histories.find(1, 50))
 
 
 def test_a_request_of_the_past_that_what_is_kept_does_not_reach_is_read_whole():

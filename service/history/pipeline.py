@@ -1,0 +1,98 @@
+"""One round trip for the reads of many requests."""
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from contract.keys import key_hex
+from service.history.breaker import Breaker
+from service.history.connection import Link, pack
+from service.history.current import Current
+from service.history.read import Read
+from service.layout import Layout
+
+PING: Final = pack(b"PING")
+COMPLAIN_EVERY_S: Final = 60.0
+
+logger = logging.getLogger(__name__)
+
+
+class Pipeline:
+    """Round trips over one connection, one after another.
+
+    Args:
+        link: the connection.
+        current: what need not be read.
+        breaker: told how long each answer took.
+        timeout_s: an answer that takes longer is a failure.
+        clock: monotonic seconds.
+
+    """
+
+    def __init__(
+        self, link: Link, current: Current, breaker: Breaker, *, timeout_s: float, clock: Callable[[], float]
+    ) -> None:
+        self._link = link
+        self._current = current
+        self._breaker = breaker
+        self._timeout_s = timeout_s
+        self._clock = clock
+        self._complain_from = 0.0
+
+    async def run(self, reads: list[Read], unfinished: deque[Read], layout: Layout) -> None:
+        """Do what the reads need next; each leaves `unfinished` when its part has arrived.
+
+        Args:
+            reads: those that only need to be confirmed first.
+            unfinished: the same reads.
+            layout: of the store.
+
+        Raises:
+            LinkError: the connection was lost.
+
+        """
+        began = self._clock()
+        confirmed = sum(read.confirms is not None for read in reads)
+        commands = [read.commands(layout) for read in reads[confirmed:]]
+        self._current.begin()
+        self._link.send(b"".join([PING, *commands] if confirmed else commands))
+        if confirmed:
+            await self._link.replies(1)
+            self._answered_after(self._clock() - began)
+            for read in reads[:confirmed]:
+                unfinished.popleft()
+                self._confirm(read)
+        for number, read in enumerate(reads[confirmed:], confirmed):
+            replies = await self._link.replies(read.expected)
+            if number == 0:
+                self._answered_after(self._clock() - began)
+            unfinished.popleft()
+            if not read.answer.done():
+                self._take(read, replies)
+
+    def _answered_after(self, seconds: float) -> None:
+        """The first reply tells how the store does; later ones also wait for our own reading."""
+        (self._breaker.failed if seconds > self._timeout_s else self._breaker.succeeded)()
+
+    def _confirm(self, read: Read) -> None:
+        """All that the server had to tell has arrived: the mark is current, or the next round trip reads."""
+        mark, read.confirms = read.confirms, None
+        assert mark is not None, "nothing to confirm: this is a bug"
+        current = self._current.answer(read.user_key, mark, whole=read.whole)
+        if current is not None:
+            read.finish(current)
+
+    def _take(self, read: Read, replies: list[object]) -> None:
+        read.take(replies)
+        if read.complaint:
+            self._complain(read)
+        if read.unchanged is not None and self._link.tracked:
+            self._current.read(read.user_key, read.unchanged, whole=read.whole)
+
+    def _complain(self, read: Read) -> None:
+        """Log a value that can't be read, one a minute: the key is for the person on call."""
+        now = self._clock()
+        if now >= self._complain_from:
+            self._complain_from = now + COMPLAIN_EVERY_S
+            logger.error("history of user %s can't be read: %s", key_hex(read.user_key), read.complaint)
