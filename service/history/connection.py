@@ -52,6 +52,7 @@ class Link:
 
     def __init__(self, url: str, *, connect_timeout_s: float, on_changed: OnChanged | None = None) -> None:
         self.tracked = False
+        self._complained = False
         self._on_changed = on_changed
         self._connect_timeout_s = connect_timeout_s
         try:
@@ -99,7 +100,8 @@ class Link:
         self._replies.send(pack(b"HELLO", b"3") + pack(b"CLIENT", b"TRACKING", b"ON"))
         hello, tracking = await self._replies.next(2)
         refused = next((reply for reply in (hello, tracking) if isinstance(reply, ResponseError)), None)
-        if refused is not None:
+        if refused is not None and not self._complained:
+            self._complained = True
             logger.warning("the store can't tell what changes, so every request asks it: %s", refused)
         return refused is None
 
