@@ -3,7 +3,10 @@
 Three ways of asking, all through the `HistoryStore` that the service uses, under uvloop: one read at a time (p50, p99),
 64 at a time (time per user, whatever shares a round trip), and one at a time so far in the past that the window has to
 be extended (users of 8,000 records, requests at half of them). Beside them the bare `GETRANGE` of redis-py's client,
-one at a time. Run: `python benchmarks/history_read.py [--reads N] [--json]`; makes its own store in a temporary folder.
+one at a time; and users whose history is known and has not changed: asked for (length and end), confirmed (one word of
+the store for all that wait), trusted.
+
+Run: `python benchmarks/history_read.py [--reads N] [--json]`; makes its own store in a temporary folder.
 """
 
 import argparse
@@ -34,6 +37,8 @@ USERS: Final = 400
 AT_A_TIME: Final = 64
 WARM_UP: Final = 200
 P50_LIMIT_MS: Final = 0.25
+KNOWN: Final = {"asked": (False, True), "confirmed": (True, True), "trusted": (True, False)}
+"""Ways to learn that nothing has changed: whether the server tracks, and confirms."""
 SCHEMA: Final = Schema.from_json(
     {
         "vocabularies": {"id": {"kind": "hashed", "rows": 8}},
@@ -128,6 +133,29 @@ async def measure(url: str, layout: int, reads: int) -> dict[str, Any]:
     }
     tables["together"] = await together(recent, reads)
     await client.aclose()
+    await store.close()
+    for name in KNOWN:
+        tables |= await measure_known(url, name, reads)
+    return tables
+
+
+async def measure_known(url: str, name: str, reads: int) -> dict[str, Any]:
+    """Return the tables of users who are known and have not changed."""
+    tracking, confirm = KNOWN[name]
+    store = HistoryStore(
+        url, SCHEMA, history_length=LENGTH, timeout_s=1.0, tracking=tracking, confirm=confirm
+    )
+    store.start()
+    await store.wait(5)
+    marks = [(await store.fetch(i + 1, 2**31)).mark for i in range(USERS // 2)]
+
+    async def known(i: int) -> None:
+        user = i % len(marks)
+        found = await store.fetch(user + 1, 2**31, known=marks[user])
+        assert found.follows
+        assert not len(found.records)
+
+    tables = {name: await one_at_a_time(known, reads), f"{name}_together": await together(known, reads)}
     await store.close()
     return tables
 
