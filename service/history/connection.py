@@ -52,7 +52,8 @@ class Link:
 
     def __init__(self, url: str, *, connect_timeout_s: float, on_changed: OnChanged | None = None) -> None:
         self.tracked = False
-        self._complained = False
+        self._failed_to_track = False
+        self._complaint = ""
         self._on_changed = on_changed
         self._connect_timeout_s = connect_timeout_s
         try:
@@ -94,16 +95,36 @@ class Link:
         assert writer is not None, "connected without a writer: this is a bug of redis-py"
         self._replies = _Replies(self._on_changed)
         self._replies.take_over(writer.transport)
-        self.tracked = self._on_changed is not None and await self._track()
+        self.tracked = False
+        if self._on_changed is not None and not self._failed_to_track:
+            await self._track()
+        self._failed_to_track = False
 
-    async def _track(self) -> bool:
-        self._replies.send(pack(b"HELLO", b"3") + pack(b"CLIENT", b"TRACKING", b"ON"))
-        hello, tracking = await self._replies.next(2)
-        refused = next((reply for reply in (hello, tracking) if isinstance(reply, ResponseError)), None)
-        if refused is not None and not self._complained:
-            self._complained = True
-            logger.warning("the store can't tell what changes, so every request asks it: %s", refused)
-        return refused is None
+    async def _track(self) -> None:
+        """Have the server tell what changes, if it can; raises LinkError if the connection does not survive that."""
+        self._failed_to_track = True  # unless it turns out otherwise; the next connection does without
+        try:
+            hello = await self._reply_to(b"HELLO", b"3")
+            if isinstance(hello, dict) and hello.get(b"proto") == 3:
+                reply = await self._reply_to(b"CLIENT", b"TRACKING", b"ON")
+                self.tracked = reply == b"OK"
+            else:
+                reply = hello
+        except (LinkError, asyncio.CancelledError) as error:
+            self._complain(_one_line(error) or "no answer to HELLO 3")
+            raise
+        if not self.tracked:
+            self._complain(str(reply))
+
+    async def _reply_to(self, *arguments: bytes) -> object:
+        self._replies.send(pack(*arguments))
+        [reply] = await self._replies.next(1)
+        return reply
+
+    def _complain(self, why: str) -> None:
+        if why != self._complaint:
+            self._complaint = why
+            logger.warning("the store can't tell what changes, so every request asks it: %s", why)
 
     def send(self, commands: bytes) -> None:
         """Write packed commands (see `pack`).

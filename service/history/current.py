@@ -1,19 +1,35 @@
 """What the store would still answer: a mark is current until the server says that a key of its user has changed.
 
 Server-assisted client-side caching, as Redis >= 6 and Valkey have it (`CLIENT TRACKING`): the server remembers which
-keys were read over a connection, and pushes the name of each that is written, expires or is evicted afterwards. So the
+keys were read over a connection, and pushes the name of each that is written, evicted or deleted afterwards. So the
 user's next request needs no read at all. Nothing is current without a connection, since then nobody would tell.
 """
 
+import weakref
+from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from service.history.mark import Mark
 from service.history.result import History
 from service.layout import user_of
 
-MOST: Final = 1 << 16  # users, about 1 KB each
-_NONE: Final = None, False
+MOST: Final = 1 << 16  # users, some 500 bytes each beside their marks
+
+
+class _MarkOf(weakref.ref[Mark]):
+    """A mark that lives as long as somebody holds what it stands for."""
+
+    __slots__ = ("user_key",)
+    user_key: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    mark: _MarkOf
+    unchanged: History
+    whole: bool
 
 
 class Current:
@@ -24,22 +40,28 @@ class Current:
     """
 
     def __init__(self) -> None:
-        self._answers: dict[int, tuple[History, bool]] = {}
+        self._entries: OrderedDict[int, _Entry] = OrderedDict()
+        self._under_way = False
         self._changed: set[int] = set()
         self._all_changed = False
 
     def __len__(self) -> int:
-        return len(self._answers)
+        return len(self._entries)
 
     def clear(self) -> None:
         """Nothing is current any more, nor what is being read now."""
-        self._answers.clear()
+        self._entries.clear()
         self._all_changed = True
 
     def begin(self) -> None:
-        """A round trip begins; the one before has ended."""
+        """A round trip begins."""
+        self._under_way = True
         self._changed.clear()
         self._all_changed = False
+
+    def end(self) -> None:
+        """The round trip has ended, and all of it was noted."""
+        self._under_way = False
 
     def changed(self, names: Sequence[bytes] | None) -> None:
         """The server says that these keys have changed; None = all."""
@@ -49,23 +71,28 @@ class Current:
         for name in names:
             user_key = user_of(name)
             if user_key is not None:
-                self._answers.pop(user_key, None)
-                self._changed.add(user_key)
+                self._entries.pop(user_key, None)
+                if self._under_way:
+                    self._changed.add(user_key)
 
-    def read(self, user_key: int, unchanged: History, *, whole: bool) -> None:
-        """The round trip under way has read a user: who sends the answer's mark would be told so much.
+    def note(self, user_key: int, mark: Mark, unchanged: History, *, whole: bool) -> None:
+        """The round trip under way has read a user.
 
         Args:
             user_key: whose.
-            unchanged: the answer.
+            mark: of what was read.
+            unchanged: the answer to whoever sends that mark, as long as nothing changes.
             whole: nothing of what the mark stands for was taken from an earlier read.
 
         """
         if self._all_changed or user_key in self._changed:
             return
-        self._answers[user_key] = unchanged, whole
-        if len(self._answers) > MOST:
-            del self._answers[next(iter(self._answers))]
+        held = _MarkOf(mark, self._dead)
+        held.user_key = user_key
+        self._entries[user_key] = _Entry(held, unchanged, whole)
+        self._entries.move_to_end(user_key)
+        if len(self._entries) > MOST:
+            self._entries.popitem(last=False)
 
     def answer(self, user_key: int, mark: Mark, *, whole: bool) -> History | None:
         """Return the answer to a mark, if it is what the store holds; else None: ask.
@@ -73,10 +100,21 @@ class Current:
         Args:
             user_key: whose.
             mark: what the caller holds.
-            whole: only if nothing has changed since all of that was read at once.
+            whole: only to who holds the very mark of a read of the whole: an equal one may stand for older records
+                that have since been replaced by as many others.
 
         """
-        answer, read_whole = self._answers.get(user_key, _NONE)
-        if answer is None or (whole and not read_whole) or (answer.mark is not mark and answer.mark != mark):
+        entry = self._entries.get(user_key)
+        if entry is None:
             return None
-        return answer
+        current = entry.mark()
+        if not (current is mark and entry.whole) and (whole or current != mark):
+            return None
+        self._entries.move_to_end(user_key)
+        return entry.unchanged
+
+    def _dead(self, mark: weakref.ref[Mark]) -> None:
+        assert isinstance(mark, _MarkOf), "a mark of somebody else: this is a bug"
+        entry = self._entries.get(mark.user_key)
+        if entry is not None and entry.mark is mark:
+            del self._entries[mark.user_key]

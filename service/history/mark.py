@@ -14,7 +14,7 @@ MARK_RECORDS: Final = 32  # of the end, read to compare
 LEAST_COMPARED: Final = 16  # of the old end, or all of a shorter value; else the whole is read
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Mark:
     """A value as it was read.
 

@@ -1,7 +1,6 @@
 """One round trip for the reads of many requests."""
 
 import logging
-from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -13,6 +12,7 @@ from service.history.read import Read
 from service.layout import Layout
 
 PING: Final = pack(b"PING")
+PONG: Final = [b"PONG"]
 COMPLAIN_EVERY_S: Final = 60.0
 
 logger = logging.getLogger(__name__)
@@ -39,47 +39,48 @@ class Pipeline:
         self._timeout_s = timeout_s
         self._clock = clock
         self._complain_from = 0.0
+        self._began_s: float | None = None
 
-    async def run(self, reads: list[Read], unfinished: deque[Read], layout: Layout) -> None:
+    async def run(self, reads: list[Read], unfinished: set[Read], layout: Layout) -> None:
         """Do what the reads need next; each leaves `unfinished` when its part has arrived.
-
-        Args:
-            reads: those that only need to be confirmed first.
-            unfinished: the same reads.
-            layout: of the store.
 
         Raises:
             LinkError: the connection was lost.
 
         """
-        began = self._clock()
-        confirmed = sum(read.confirms is not None for read in reads)
-        commands = [read.commands(layout) for read in reads[confirmed:]]
+        confirms = [read for read in reads if read.confirms is not None]
+        asks = [read for read in reads if read.confirms is None]
+        self._began_s = self._clock()
         self._current.begin()
-        self._link.send(b"".join([PING, *commands] if confirmed else commands))
-        if confirmed:
-            await self._link.replies(1)
-            self._answered_after(self._clock() - began)
-            for read in reads[:confirmed]:
-                unfinished.popleft()
-                self._confirm(read)
-        for number, read in enumerate(reads[confirmed:], confirmed):
-            replies = await self._link.replies(read.expected)
-            if number == 0:
-                self._answered_after(self._clock() - began)
-            unfinished.popleft()
-            if not read.answer.done():
-                self._take(read, replies)
+        self._link.send(b"".join([PING] * bool(confirms) + [read.commands(layout) for read in asks]))
+        try:
+            if confirms:
+                told_all = await self._replies(1) == PONG
+                for read in confirms:
+                    unfinished.discard(read)
+                    self._confirm(read, told_all=told_all)
+            for read in asks:
+                replies = await self._replies(read.expected)
+                unfinished.discard(read)
+                if not read.answer.done():
+                    self._take(read, replies)
+        finally:
+            self._current.end()
 
-    def _answered_after(self, seconds: float) -> None:
-        """The first reply tells how the store does; later ones also wait for our own reading."""
-        (self._breaker.failed if seconds > self._timeout_s else self._breaker.succeeded)()
+    async def _replies(self, count: int) -> list[object]:
+        """Wait for replies; the first tells how the store does, later ones also wait for our own reading."""
+        replies = await self._link.replies(count)
+        if self._began_s is not None:
+            late = self._clock() - self._began_s > self._timeout_s
+            self._began_s = None
+            (self._breaker.failed if late else self._breaker.succeeded)()
+        return replies
 
-    def _confirm(self, read: Read) -> None:
+    def _confirm(self, read: Read, *, told_all: bool) -> None:
         """All that the server had to tell has arrived: the mark is current, or the next round trip reads."""
         mark, read.confirms = read.confirms, None
         assert mark is not None, "nothing to confirm: this is a bug"
-        current = self._current.answer(read.user_key, mark, whole=read.whole)
+        current = self._current.answer(read.user_key, mark, whole=read.whole) if told_all else None
         if current is not None:
             read.finish(current)
 
@@ -88,7 +89,7 @@ class Pipeline:
         if read.complaint:
             self._complain(read)
         if read.unchanged is not None and self._link.tracked:
-            self._current.read(read.user_key, read.unchanged, whole=read.whole)
+            self._current.note(read.user_key, *read.unchanged, whole=read.whole)
 
     def _complain(self, read: Read) -> None:
         """Log a value that can't be read, one a minute: the key is for the person on call."""

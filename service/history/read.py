@@ -1,7 +1,7 @@
 """One request's read of one user: the commands it needs next, and what becomes of their replies."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -80,8 +80,8 @@ class Read:
     Attributes:
         expected: how many replies the last `commands` will bring.
         complaint: what was wrong with the value, if that is why it is unavailable.
-        unchanged: the answer to whoever sends the answer's mark, as long as nothing changes; None = it had no mark, or
-            more than one round trip, between which something may have changed.
+        unchanged: the answer's mark, and the answer to whoever sends that, as long as nothing changes; None = it had no
+            mark, or more than one round trip, between which something may have changed.
         confirms: the mark that is current as far as the server has told; one word of it confirms that this was all.
         timer: ends the wait for an answer.
 
@@ -128,12 +128,12 @@ class Read:
         self.expected = 0
         self.complaint = ""
         self.timer: asyncio.TimerHandle | None = None
-        self.unchanged: History | None = None
+        self.unchanged: tuple[Mark, History] | None = None
         self.confirms: Mark | None = None
 
     @property
     def whole(self) -> bool:
-        """Whether the answer has to be, or was, read in one piece."""
+        """Whether nothing known may be, or was, part of the answer."""
         return not self._follows
 
     def commands(self, layout: Layout) -> bytes:
@@ -206,15 +206,14 @@ class Read:
             records = np.frombuffer(appended, dtype=self._plan.dtype)
             # who sent the mark goes on holding it
             mark = Mark(total, data) if appended else known
-            self._seen(mark)
             profile = self._profile or {}
+            self._seen(mark, profile)
             self.finish(History(records, "hit", profile=profile, follows=True, mark=mark))
 
-    def _seen(self, mark: Mark) -> None:
+    def _seen(self, mark: Mark, profile: Mapping[str, RawValue]) -> None:
         if self._trips == 1:
-            self.unchanged = History(
-                self._plan.nothing, "hit", profile=self._profile or {}, follows=True, current=True, mark=mark
-            )
+            unchanged = History(self._plan.nothing, "hit", profile=profile, follows=True, current=True)
+            self.unchanged = mark, unchanged
 
     def _history(self, records: Records, total: int) -> History:
         newest = int(records["timestamp"][-1]) if len(records) else None
@@ -223,7 +222,7 @@ class Read:
         keeps = self._window.reads == 1 and len(held) > 0
         mark = Mark(total, held[-MARK_RECORDS:].tobytes()) if keeps else None
         if mark is not None:
-            self._seen(mark)
+            self._seen(mark, self._profile or {})
         return History(
             records,
             "hit" if newest is not None else "empty",

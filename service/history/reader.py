@@ -241,7 +241,7 @@ class HistoryStore:
         reads = self._next_reads()
         if not reads or self.layout is None:
             return
-        unfinished = deque(reads)
+        unfinished = set(reads)
         try:
             async with asyncio.timeout(self._stall_s):
                 await self._pipeline.run(reads, unfinished, self.layout)
@@ -264,7 +264,6 @@ class HistoryStore:
                 read.finish(self._no_history(self.state.problem))
             else:
                 reads.append(read)
-        reads.sort(key=lambda read: read.confirms is None)  # those to confirm first
         return reads
 
     # ---------------------------------------------------------------- state

@@ -25,7 +25,7 @@ class History:
         follows: `records` are only what was appended since the mark that the caller sent.
         current: the store did not have to be asked: nothing has changed since that mark.
         held: all that was read, also what is too new for the request, if a mark may be kept of it.
-        mark: of the value as it was read, for a later read.
+        mark: of the value as it was read, for a later read; None where what was sent stays as good.
         detail: why, if status is timeout or unavailable.
 
     """

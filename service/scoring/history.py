@@ -2,8 +2,8 @@
 
 Every request asks the store, so what was written before a request counts in it. But of a user whose history is kept the
 store is asked for the length and the last records alone (see `service.history.mark`), and only what was appended is
-encoded. Whatever else happened to the value, the whole is read; it is in any case after `WHOLE_AGAIN_S`, unless the
-store tells of changes and there were none.
+encoded. Whatever else happened to the value, the whole is read; it is in any case after `WHOLE_AGAIN_S`, or after
+`FORGET_S` if the store tells of changes and there were none.
 """
 
 from collections import OrderedDict
@@ -20,6 +20,8 @@ from service.layout import EXTRA_RECORDS
 from service.scoring.kept import KeptHistory
 
 WHOLE_AGAIN_S: Final = 60.0
+FORGET_S: Final = 600.0
+"""The store tells everything but what SWAPDB does, and of keys that run out only once it deletes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,9 @@ class HistoryEncoder:
         kept = self._kept.get(user_key)
         if kept is None:
             return None
+        if self._clock() - kept.read_s > FORGET_S:
+            self._forget(user_key)
+            return None
         if not kept.complete and kept.before(at - self._lag_s) < self._length:
             return None
         self._kept.move_to_end(user_key)
@@ -106,8 +111,8 @@ class HistoryEncoder:
         """
         if history.follows:
             assert kept is not None, "an answer to a mark that nobody sent: this is a bug"
-            assert history.mark is not None, "an answer to a mark without one: this is a bug"
             if len(history.records):
+                assert history.mark is not None, "new records without a mark: this is a bug"
                 kept = kept.extended(self._encoder, history.records, history.mark)
                 self._keep(user_key, kept.newest(self._length + 2 * EXTRA_RECORDS))
             return self._cut(kept, at)

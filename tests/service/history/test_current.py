@@ -1,7 +1,9 @@
 """Histories that need no read, since the store tells what changes; on real servers."""
 
 import asyncio
+import contextlib
 import logging
+from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
@@ -28,8 +30,7 @@ def reads(server):
     return server.client.info("commandstats").get("cmdstat_getrange", {"calls": 0})["calls"]
 
 
-def answer_to(mark):
-    return History(NOTHING, "hit", follows=True, current=True, mark=mark)
+UNCHANGED = History(NOTHING, "hit", follows=True, current=True)
 
 
 async def known_to(store, user="u"):
@@ -62,7 +63,6 @@ async def test_what_has_not_changed_is_not_asked_for(server, confirm):
         assert (await store.fetch(key("u"), LATE, known=equal)).current
     for answer in answers:
         assert (answer.status, answer.follows, len(answer.records)) == ("hit", True, 0)
-        assert answer.mark == mark
         assert answer.profile == {"city": "Oslo", "income": 1.0}
 
 
@@ -158,6 +158,85 @@ async def test_an_old_mark_is_good_while_nothing_has_changed_since_the_whole_was
         whole = await store.fetch(key("u"), LATE, known=mark, whole=True)
         assert (whole.follows, whole.held.tobytes()) == (False, changed.tobytes())
         assert (await store.fetch(key("u"), LATE, known=whole.mark, whole=True)).current
+
+
+async def test_another_reader_of_the_same_does_not_vouch_for_what_was_read_before(server):
+    before, changed = records(range(10, 510, 10)), records(range(10, 510, 10))
+    changed["item_id"][:5] += 100
+    write(server, {"u": before})
+    async with opened(server, history_length=50) as store:
+        first = await store.fetch(key("u"), LATE)
+        write(server, {"u": changed})
+        second = await store.fetch(key("u"), LATE)
+        assert second.mark == first.mark
+        again = await store.fetch(key("u"), LATE, known=first.mark, whole=True)
+        assert not again.follows
+        assert again.held.tobytes() == changed.tobytes()
+
+
+async def test_a_key_whose_time_runs_out_is_told_when_the_server_deletes_it(server):
+    write(server, {"u": records(range(10, 310, 10))}, [PROFILE])
+    server.client.pexpire(NAME, 300)
+    async with opened(server) as store:
+        mark = (await store.fetch(key("u"), LATE)).mark
+        assert mark is not None
+        answer = await answer_once(store, mark, lambda answer: not answer.current)
+        assert answer.status == "empty"
+
+
+async def test_a_refused_word_confirms_nothing(own_server):
+    write(own_server, {"u": records(range(10, 310, 10))})
+    async with opened(own_server) as store:
+        mark = await known_to(store)
+        own_server.client.execute_command("ACL", "SETUSER", "default", "-ping")
+        answer = await store.fetch(key("u"), LATE, known=mark)
+        assert (answer.status, answer.follows, answer.current) == ("hit", True, False)
+
+
+@asynccontextmanager
+async def front(server, behaviour):
+    """A proxy that does something else with HELLO than its server would."""
+    path = server.url.removeprefix("unix://").partition("?")[0]
+
+    async def pump(reader, writer, *, inward=False):
+        with contextlib.closing(writer):
+            while data := await reader.read(1 << 16):
+                if inward and b"HELLO" in data:
+                    if behaviour == "closes":
+                        return
+                    if behaviour == "says OK":
+                        theirs.write(b"+OK\r\n")
+                    continue
+                writer.write(data)
+
+    async def serve(reader, writer):
+        nonlocal theirs
+        theirs = writer
+        ours, ourselves = await asyncio.open_unix_connection(path)
+        await asyncio.gather(pump(reader, ourselves, inward=True), pump(ours, writer))
+
+    theirs = None
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"redis://127.0.0.1:{listener.sockets[0].getsockname()[1]}/0"
+    finally:
+        listener.close()
+
+
+@pytest.mark.parametrize("behaviour", ["closes", "hangs", "says OK"])
+async def test_a_front_that_does_not_know_the_greeting_is_used_without(own_server, behaviour, caplog):
+    write(own_server, {"u": records(range(10, 310, 10))})
+    async with front(own_server, behaviour) as url:
+        own_server.url, direct = url, own_server.url
+        with caplog.at_level(logging.WARNING, "service.history"):
+            async with opened(own_server, connect_timeout_s=0.3) as store:
+                await eventually(lambda: store.state.up)
+                mark = (await store.fetch(key("u"), LATE)).mark
+                own_server.client.append(NAME, records([500]).tobytes())
+                answer = await store.fetch(key("u"), LATE, known=mark)
+        own_server.url = direct
+    assert (answer.follows, answer.current, len(answer.records)) == (True, False, 1)
+    assert "every request asks it" in caplog.text
 
 
 async def test_reads_of_all_kinds_share_a_round_trip(server):
@@ -273,6 +352,7 @@ class Conversation:
     def __init__(self):
         self.book = Current()
         self.value = dict.fromkeys((1, 2, 3), 0)
+        self.held = []
         self._lose()
 
     def _lose(self):
@@ -299,11 +379,16 @@ class Conversation:
         self.book.clear()
         self._lose()
 
+    def note(self, user, seen):
+        mark = Mark(seen, b"")
+        self.held.append(mark)  # as encoders do
+        self.book.note(user, mark, UNCHANGED, whole=True)
+
     def arrive(self, _user):
         self.book.changed([name_of(user) for kind, user, _ in self._arriving if kind == "push"])
         for kind, user, seen in self._arriving:
             if kind == "reply":
-                self.book.read(user, answer_to(Mark(seen, b"")), whole=True)
+                self.note(user, seen)
                 self._trip = None
         self._arriving = []
         for user, newest in self.value.items():
@@ -322,28 +407,56 @@ def test_nothing_that_has_changed_is_taken_for_current(steps):
 
 
 def test_all_keys_may_change_at_once_and_other_names_are_nobodys():
-    book = Current()
+    book, mark = Current(), Mark(1, b"")
+
+    def note():
+        book.note(1, mark, UNCHANGED, whole=True)
+
     book.begin()
-    book.read(1, answer_to(Mark(1, b"")), whole=True)
+    note()
     book.changed([b"ls:meta", b"ls:1:ads:00", b"x", name_of(2)])
-    assert book.answer(1, Mark(1, b""), whole=True) is not None
+    assert book.answer(1, mark, whole=True) is UNCHANGED
     book.changed(None)
     assert len(book) == 0
-    book.read(1, answer_to(Mark(1, b"")), whole=True)  # the trip began before
+    note()  # the trip began before
     assert len(book) == 0
+    book.end()
     book.begin()
-    book.read(1, answer_to(Mark(1, b"")), whole=True)
+    note()
     assert len(book) == 1
     book.changed([Layout(1).profile(1).encode()])
+    note()
     assert len(book) == 0
 
 
-def test_users_are_forgotten_when_there_are_too_many(monkeypatch):
+def test_users_who_were_not_asked_for_longest_are_forgotten_when_there_are_too_many(monkeypatch):
     monkeypatch.setattr(current_module, "MOST", 3)
-    book = Current()
+    book, marks = Current(), {user: Mark(user, b"") for user in range(1, 6)}
     book.begin()
-    for user in range(1, 6):
-        book.read(user, answer_to(Mark(1, b"")), whole=True)
-    assert [book.answer(user, Mark(1, b""), whole=True) is not None for user in range(1, 6)] == [
-        False
-    ] * 2 + [True] * 3
+    for user, mark in marks.items():
+        book.note(user, mark, UNCHANGED, whole=True)
+        book.answer(1, marks[1], whole=True)
+    assert [user for user, mark in marks.items() if book.answer(user, mark, whole=False)] == [1, 4, 5]
+
+
+def test_an_entry_ends_with_the_history_that_its_mark_stands_for():
+    book, mark = Current(), Mark(1, b"")
+    book.begin()
+    book.note(1, mark, UNCHANGED, whole=True)
+    book.note(2, Mark(1, b""), UNCHANGED, whole=True)  # nobody kept it
+    assert len(book) == 1
+    newer = Mark(2, b"")
+    book.note(1, newer, UNCHANGED, whole=True)
+    del mark
+    assert book.answer(1, newer, whole=True) is UNCHANGED
+
+
+def test_an_equal_mark_of_another_read_says_nothing_about_what_is_older():
+    book, mark, equal = Current(), Mark(1, b"end"), Mark(1, b"end")
+    book.begin()
+    book.note(1, mark, UNCHANGED, whole=True)
+    assert book.answer(1, equal, whole=False) is UNCHANGED
+    assert book.answer(1, equal, whole=True) is None
+    book.note(1, equal, UNCHANGED, whole=False)
+    assert book.answer(1, equal, whole=False) is UNCHANGED
+    assert book.answer(1, equal, whole=True) is None

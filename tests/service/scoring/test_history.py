@@ -14,7 +14,7 @@ from contract.vocabulary import Vocabulary
 from service.history.mark import LEAST_COMPARED, MARK_RECORDS, Mark
 from service.history.result import History
 from service.layout import EXTRA_RECORDS
-from service.scoring.history import WHOLE_AGAIN_S, HistoryEncoder
+from service.scoring.history import FORGET_S, WHOLE_AGAIN_S, HistoryEncoder
 
 L = 5
 SCHEMA = Schema.from_json(
@@ -135,6 +135,17 @@ def test_what_is_kept_is_read_whole_again_after_a_while():
     assert histories.is_old(kept)
     histories.encode(1, 40, whole(records[:2], 40), kept)
     assert not histories.is_old(histories.find(1, 40))
+
+
+def test_what_is_kept_is_forgotten_in_the_end():
+    clock = Clock()
+    histories = encoder(clock=clock)
+    histories.encode(1, 40, whole(made([10, 20, 30]), 40), None)
+    clock.now_s = FORGET_S
+    assert histories.find(1, 40) is not None
+    clock.now_s = FORGET_S + 1
+    assert histories.find(1, 40) is None
+    assert histories.kept_bytes == 0
 
 
 def test_appending_does_not_put_off_the_next_whole_read():
