@@ -7,7 +7,7 @@ over the rounds. Parts (`--only`):
 
 - closed: the service's set-ups at 1, 4, 16 and 64 connections, CPU time per request of service, store and generator;
 - bare, rows: `session.run` from two threads, of whole requests and of one row per candidate;
-- mosec, bentoml: each peer's configurations, then the best of it against the service's best;
+- mosec, bentoml: each peer's configurations, then its best and the service's best in turn;
 - din: DIN's graph against the naive one (`din_cost.py`);
 - open: Poisson traffic of all sizes, 60 % and 150 % of capacity;
 - soak: memory under random sizes, `--soak-s`;
@@ -33,7 +33,7 @@ from benchmarks.support.peers import BENTOML, MOSEC, Configuration, peer_python
 from benchmarks.support.running_service import ROOT, machine
 from benchmarks.support.serving_bars import bars_of
 from benchmarks.support.serving_graphs import bare, rows
-from benchmarks.support.serving_matches import closed, match
+from benchmarks.support.serving_matches import closed, fastest, match
 from benchmarks.support.serving_open import open_loops
 from benchmarks.support.serving_parts import WORKERS, Effort, Setup, setup_called
 from benchmarks.support.serving_soak import soak
@@ -41,7 +41,7 @@ from benchmarks.support.serving_stand import Stand, stand
 
 FOLDER: Final = Path(".longsight/serving")
 INDEPENDENCE: Final = "tests/service/batching"
-QUICK: Final = Effort(seconds=1.0, rounds=1, soak_s=20.0)
+QUICK: Final = Effort(seconds=1.0, rounds=1, play_offs=1, soak_s=20.0)
 
 Part = Callable[[], Mapping[str, Any]]
 
@@ -56,8 +56,8 @@ class Bench:
         self._results = on.folder / "results"
         self.parts: dict[str, Part] = {
             "closed": lambda: closed(on, effort),
-            "bare": lambda: bare(on, effort, self._best()),
-            "rows": lambda: rows(on, effort, self._best()),
+            "bare": lambda: bare(on, effort, self._fastest()[0]),
+            "rows": lambda: rows(on, effort, self._fastest()[0]),
             "mosec": lambda: self._match(MOSEC),
             "bentoml": lambda: self._match(BENTOML),
             "din": din_cost,
@@ -86,12 +86,13 @@ class Bench:
     def _match(self, configurations: tuple[Configuration, ...]) -> dict[str, Any]:
         python = peer_python(self._stand, self._given_python)
         return match(
-            self._stand, self._effort, best=self._best(), configurations=configurations, python=python
+            self._stand, self._effort, setups=self._fastest(), configurations=configurations, python=python
         )
 
-    def _best(self) -> Setup:
+    def _fastest(self) -> list[Setup]:
         table = self.kept("closed")
-        return WORKERS if table is None or "best" not in table else setup_called(table["best"])
+        names = [] if table is None or "error" in table else fastest(table)
+        return list(dict.fromkeys([*(setup_called(name) for name in names), WORKERS]))
 
 
 def din_cost() -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import contextlib
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,30 +13,43 @@ from benchmarks.support.serving_stand import Stand
 
 JUDGED: Final = (4, 16)
 """Connections at which the best set-up is chosen, and at which the bars look."""
+CONTESTANTS: Final = 2
+"""Of each side, at each number of `JUDGED`."""
 CLOSE: Final = 1e-4
 """Log-odds."""
 
 
 def closed(stand: Stand, effort: Effort) -> dict[str, Any]:
-    """Return what every set-up of the service does at each number of connections, and which is the fastest."""
+    """Return what every set-up of the service does at each number of connections."""
     found = {}
     for setup in SETUPS:
         print(f"service: {setup.name}", flush=True)
         with service(stand, setup) as target:
             found[setup.name] = loads(target, effort)
-    rate = {name: _judged_rate(seen) for name, seen in found.items()}
-    return {
-        "setups": {name: [load.table() for load in seen] for name, seen in found.items()},
-        "best": max(rate, key=lambda name: rate[name]),
+    return {"setups": {name: [load.table() for load in seen] for name, seen in found.items()}}
+
+
+def fastest(table: Mapping[str, Any]) -> list[str]:
+    """Return the set-ups that had the most requests/s at `JUDGED` in a table of `closed`, best first."""
+    rate = {
+        name: sum(load["requests_per_s"] for load in seen if load["connections"] in JUDGED)
+        for name, seen in table["setups"].items()
     }
+    return sorted(rate, key=lambda name: -rate[name])[:CONTESTANTS]
 
 
 def match(
-    stand: Stand, effort: Effort, *, best: Setup, configurations: Sequence[Configuration], python: Path
+    stand: Stand,
+    effort: Effort,
+    *,
+    setups: Sequence[Setup],
+    configurations: Sequence[Configuration],
+    python: Path,
 ) -> dict[str, Any]:
-    """Try a peer's configurations, then let its best and the service's best alternate.
+    """Try a peer's configurations, then let the best of them and the service's best set-ups alternate.
 
-    The peer may have another configuration for few connections (up to 4) than for many; the service keeps its one.
+    At each of `JUDGED` both sides are then represented by whatever was fastest in the median over the same rounds, so
+    that an hour in which the machine was slow decides nothing. Fewer connections and more go with the nearest.
     """
     tried: dict[Configuration, dict[int, Load]] = {}
     differences = {}
@@ -46,48 +59,67 @@ def match(
                 differences[configuration.name] = largest_difference(target, other)
                 print(f"{configuration.peer}: {configuration.name}", flush=True)
                 tried[configuration] = {load.connections: load for load in loads(other, effort, JUDGED)}
-    fastest = {number: _fastest(tried, differences, number) for number in JUDGED}
+    fast = {one for number in JUDGED for one in _fastest(tried, differences, number)}
     with contextlib.ExitStack() as stack:
-        ours = stack.enter_context(service(stand, best))
-        theirs = {one: stack.enter_context(peer(stand, python, one)) for one in set(fastest.values())}
-        sides = {
-            number: {"service": ours, "peer": theirs[fastest[_judged(number)]]} for number in CONNECTIONS
+        ours = {one.name: stack.enter_context(service(stand, one)) for one in setups}
+        theirs = {one.name: stack.enter_context(peer(stand, python, one)) for one in fast}
+        turns = {number: _turns({**ours, **theirs}, number, effort.play_offs, effort) for number in JUDGED}
+        best = {
+            number: {"service": _best(rounds, ours), "peer": _best(rounds, theirs)}
+            for number, rounds in turns.items()
         }
-        turns = _turns(sides, effort)
+        for number in set(CONNECTIONS) - set(JUDGED):
+            chosen = best[_judged(number)]
+            sides = {chosen["service"]: ours[chosen["service"]], chosen["peer"]: theirs[chosen["peer"]]}
+            turns[number] = _turns(sides, number, effort.rounds, effort)
     return {
         "versions": versions(python),
         "tried": {one.name: [load.table() for load in seen.values()] for one, seen in tried.items()},
         "differences": differences,
-        "best": {"service": best.name, "peer": {number: one.name for number, one in fastest.items()}},
-        "connections": {str(number): _compared(rounds) for number, rounds in turns.items()},
+        "best": {str(number): chosen for number, chosen in best.items()},
+        "play_offs": {str(number): _medians(turns[number]) for number in JUDGED},
+        "connections": {
+            str(number): _compared(
+                [{side: one[name] for side, name in best[_judged(number)].items()} for one in turns[number]]
+            )
+            for number in CONNECTIONS
+        },
     }
 
 
 def _fastest(
     tried: Mapping[Configuration, Mapping[int, Load]], differences: Mapping[str, float], number: int
-) -> Configuration:
-    """Return the configuration with the most requests/s at a number of connections that gives our answers."""
+) -> list[Configuration]:
+    """Return the configurations with the most requests/s at a number of connections that give our answers."""
     sound = [one for one in tried if differences[one.name] <= CLOSE and not tried[one][number].failed]
     if not sound:
         raise SystemExit("no configuration of the peer gives the service's answers")
-    return max(sound, key=lambda one: tried[one][number].requests_per_s)
+    return sorted(sound, key=lambda one: -tried[one][number].requests_per_s)[:CONTESTANTS]
 
 
 def _judged(number: int) -> int:
     return JUDGED[0] if number <= JUDGED[0] else JUDGED[1]
 
 
-def _turns(sides: Mapping[int, Mapping[str, Target]], effort: Effort) -> dict[int, list[dict[str, Load]]]:
-    turns: dict[int, list[dict[str, Load]]] = {number: [] for number in sides}
-    for _ in range(effort.rounds):
-        for number, targets in sides.items():
-            turns[number].append(
-                {
-                    name: closed_loop(target, connections=number, seconds=effort.seconds)
-                    for name, target in targets.items()
-                }
-            )
+def _turns(targets: Mapping[str, Target], number: int, rounds: int, effort: Effort) -> list[dict[str, Load]]:
+    """Load all targets in turn, in every other round from the last to the first."""
+    names = list(targets)
+    turns = []
+    for turn in range(rounds):
+        order = names if turn % 2 == 0 else names[::-1]
+        turns.append(
+            {name: closed_loop(targets[name], connections=number, seconds=effort.seconds) for name in order}
+        )
     return turns
+
+
+def _medians(rounds: Sequence[Mapping[str, Load]]) -> dict[str, float]:
+    return {name: statistics.median(one[name].requests_per_s for one in rounds) for name in rounds[0]}
+
+
+def _best(rounds: Sequence[Mapping[str, Load]], names: Collection[str]) -> str:
+    medians = _medians(rounds)
+    return max(names, key=lambda name: medians[name])
 
 
 def _compared(rounds: Sequence[Mapping[str, Load]]) -> dict[str, Any]:
@@ -120,7 +152,3 @@ def _compared(rounds: Sequence[Mapping[str, Load]]) -> dict[str, Any]:
             one["peer"].cpu_us["service"] / one["service"].cpu_us["service"] for one in rounds
         ),
     }
-
-
-def _judged_rate(seen: Sequence[Load]) -> float:
-    return sum(load.requests_per_s for load in seen if load.connections in JUDGED)

@@ -21,6 +21,8 @@ class Effort:
     """Of one run of the load generator."""
     rounds: int = 3
     """Turns in which compared things alternate."""
+    play_offs: int = 5
+    """The same, of what may be the best of both sides."""
     soak_s: float = 600.0
 
 
