@@ -8,13 +8,22 @@ from typing import Any, Final
 
 from benchmarks.support.closed_loop import Load, Target, closed_loop
 from benchmarks.support.peers import Configuration, largest_difference, peer, versions
-from benchmarks.support.serving_parts import CONNECTIONS, DEFAULT, SETUPS, Effort, Setup, loads, service
+from benchmarks.support.serving_parts import (
+    CONNECTIONS,
+    DEFAULT,
+    SETUPS,
+    UNCONFIRMED,
+    Effort,
+    Setup,
+    loads,
+    service,
+)
 from benchmarks.support.serving_stand import Stand
 
 JUDGED: Final = (4, 16)
 """Connections at which the best set-up is chosen, and at which the bars look."""
 CONTESTANTS: Final = 2
-"""Of each side, at each number of `JUDGED`."""
+"""Of the peer's configurations at each number of `JUDGED`, and of the service's set-ups at both."""
 CLOSE: Final = 1e-4
 """Log-odds."""
 
@@ -30,10 +39,14 @@ def closed(stand: Stand, effort: Effort) -> dict[str, Any]:
 
 
 def fastest(table: Mapping[str, Any]) -> list[str]:
-    """Return the set-ups that had the most requests/s at `JUDGED` in a table of `closed`, best first."""
+    """Return the set-ups that had the most requests/s at `JUDGED` in a table of `closed`, best first.
+
+    One that may miss what was just written does less than a peer that reads every time: it does not compete.
+    """
     rate = {
         name: sum(load["requests_per_s"] for load in seen if load["connections"] in JUDGED)
         for name, seen in table["setups"].items()
+        if name != UNCONFIRMED.name
     }
     return sorted(rate, key=lambda name: -rate[name])[:CONTESTANTS]
 
@@ -77,7 +90,10 @@ def match(
         "tried": {one.name: [load.table() for load in seen.values()] for one, seen in tried.items()},
         "differences": differences,
         "best": {str(number): chosen for number, chosen in best.items()},
-        "play_offs": {str(number): _medians(turns[number]) for number in JUDGED},
+        "play_offs": {
+            str(number): [{name: load.table() for name, load in one.items()} for one in turns[number]]
+            for number in JUDGED
+        },
         "connections": {
             str(number): _compared(
                 [{side: one[name] for side, name in best[_judged(number)].items()} for one in turns[number]]
@@ -118,8 +134,12 @@ def _medians(rounds: Sequence[Mapping[str, Load]]) -> dict[str, float]:
 
 
 def _best(rounds: Sequence[Mapping[str, Load]], names: Collection[str]) -> str:
+    """Return the fastest of those that answered everything in these rounds."""
     medians = _medians(rounds)
-    return max(names, key=lambda name: medians[name])
+    sound = [name for name in names if not any(one[name].failed for one in rounds)]
+    if not sound:
+        raise SystemExit(f"none of {', '.join(names)} answered every request")
+    return max(sound, key=lambda name: medians[name])
 
 
 def _compared(rounds: Sequence[Mapping[str, Load]]) -> dict[str, Any]:

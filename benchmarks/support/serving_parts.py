@@ -38,12 +38,15 @@ class Setup:
 
 DEFAULT: Final = Setup("1 process")
 WORKERS: Final = Setup("2 workers", ("--workers", "2"))
+UNCONFIRMED: Final = Setup(
+    "2 workers, changes not confirmed", ("--workers", "2"), {"LONGSIGHT_REDIS__CONFIRM": "false"}
+)
 SETUPS: Final = (
     DEFAULT,
     Setup("1 process, 1 thread", (), {"LONGSIGHT_RUNTIME__THREADS": "1"}),
     WORKERS,
     Setup("2 workers, every request asks", ("--workers", "2"), {"LONGSIGHT_REDIS__TRACKING": "false"}),
-    Setup("2 workers, changes not confirmed", ("--workers", "2"), {"LONGSIGHT_REDIS__CONFIRM": "false"}),
+    UNCONFIRMED,
     Setup("2 workers, runs on threads", ("--workers", "2"), {"LONGSIGHT_BATCHING__TURN_MS": "0"}),
     Setup("2 workers, 2 threads", ("--workers", "2"), {"LONGSIGHT_RUNTIME__THREADS": "2"}),
     Setup("1 process, batches of 8", (), {"LONGSIGHT_BATCHING__MAX_REQUESTS": "8"}),

@@ -10,6 +10,8 @@ changed since. A server that can't, or may not, is used without.
 
 import asyncio
 import logging
+import math
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
@@ -23,8 +25,9 @@ from service.layout import without_password
 
 OnChanged: TypeAlias = Callable[[Sequence[bytes] | None], None]
 
+TRACK_AGAIN_S: Final = (60.0, 3600.0)
+"""Shortest and longest pause between attempts to have changes told."""
 _CRLF: Final = b"\r\n"
-
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +44,7 @@ class Link:
         connect_timeout_s: longest wait for the connection and its greeting.
         on_changed: told the names of keys that have changed since they were read over the connection, or None for
             all; None = nobody wants to know.
+        clock: monotonic seconds.
 
     Attributes:
         tracked: the server tells.
@@ -50,11 +54,21 @@ class Link:
 
     """
 
-    def __init__(self, url: str, *, connect_timeout_s: float, on_changed: OnChanged | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        connect_timeout_s: float,
+        on_changed: OnChanged | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.tracked = False
-        self._failed_to_track = False
-        self._complaint = ""
         self._on_changed = on_changed
+        self._clock = clock
+        self._greeting = False  # whether HELLO is under way
+        self._track_from_s = -math.inf
+        self._pause_s = TRACK_AGAIN_S[0]
+        self._complaint = ""
         self._connect_timeout_s = connect_timeout_s
         try:
             self._pool = ConnectionPool.from_url(
@@ -70,6 +84,11 @@ class Link:
         """Whether there is a connection; it may turn out to be dead on the next use."""
         return self._connection is not None
 
+    @property
+    def could_track(self) -> bool:
+        """Whether another connection is worth a try, since this one is not tracked and the last failure is long ago."""
+        return not self.tracked and self._on_changed is not None and self._clock() >= self._track_from_s
+
     async def connect(self) -> None:
         """Open the connection.
 
@@ -78,14 +97,17 @@ class Link:
 
         """
         connection: Connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+        self._greeting = False
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 await connection.connect()  # type: ignore[no-untyped-call]
                 await self._take_over(connection)
         except BaseException as error:
             await connection.disconnect(nowait=True)
+            why = _one_line(error) or f"no connection within {self._connect_timeout_s} s"
+            if self._greeting and isinstance(error, (LinkError, OSError)):
+                self._put_off(_one_line(error) or "no answer to HELLO 3")
             if isinstance(error, (RedisError, OSError)):
-                why = _one_line(error) or f"no connection within {self._connect_timeout_s} s"
                 raise LinkError(why) from error
             raise
         self._connection = connection
@@ -96,35 +118,35 @@ class Link:
         self._replies = _Replies(self._on_changed)
         self._replies.take_over(writer.transport)
         self.tracked = False
-        if self._on_changed is not None and not self._failed_to_track:
+        if self.could_track:
             await self._track()
-        self._failed_to_track = False
 
     async def _track(self) -> None:
         """Have the server tell what changes, if it can; raises LinkError if the connection does not survive that."""
-        self._failed_to_track = True  # unless it turns out otherwise; the next connection does without
-        try:
-            hello = await self._reply_to(b"HELLO", b"3")
-            if isinstance(hello, dict) and hello.get(b"proto") == 3:
-                reply = await self._reply_to(b"CLIENT", b"TRACKING", b"ON")
-                self.tracked = reply == b"OK"
-            else:
-                reply = hello
-        except (LinkError, asyncio.CancelledError) as error:
-            self._complain(_one_line(error) or "no answer to HELLO 3")
-            raise
-        if not self.tracked:
-            self._complain(str(reply))
+        self._greeting = True
+        reply = hello = await self._reply_to(b"HELLO", b"3")
+        if isinstance(hello, dict) and hello.get(b"proto") == 3:
+            reply = await self._reply_to(b"CLIENT", b"TRACKING", b"ON")
+            self.tracked = reply == b"OK"
+        self._greeting = False
+        if self.tracked:
+            self._pause_s, self._complaint = TRACK_AGAIN_S[0], ""
+        else:
+            self._put_off(str(reply))
+
+    def _put_off(self, why: str) -> None:
+        """Do without for a while, and say why."""
+        self._greeting = False
+        self._track_from_s = self._clock() + self._pause_s
+        self._pause_s = min(2 * self._pause_s, TRACK_AGAIN_S[1])
+        if why != self._complaint:
+            self._complaint = why
+            logger.warning("the store can't tell what changes, so every request asks it: %s", why)
 
     async def _reply_to(self, *arguments: bytes) -> object:
         self._replies.send(pack(*arguments))
         [reply] = await self._replies.next(1)
         return reply
-
-    def _complain(self, why: str) -> None:
-        if why != self._complaint:
-            self._complaint = why
-            logger.warning("the store can't tell what changes, so every request asks it: %s", why)
 
     def send(self, commands: bytes) -> None:
         """Write packed commands (see `pack`).

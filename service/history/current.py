@@ -117,4 +117,4 @@ class Current:
         assert isinstance(mark, _MarkOf), "a mark of somebody else: this is a bug"
         entry = self._entries.get(mark.user_key)
         if entry is not None and entry.mark is mark:
-            del self._entries[mark.user_key]
+            self._entries.pop(mark.user_key, None)

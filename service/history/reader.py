@@ -76,6 +76,7 @@ class HistoryStore:
             url,
             connect_timeout_s=connect_timeout_s,
             on_changed=self._current.changed if tracking else None,
+            clock=clock,
         )
         self._breaker = Breaker(clock)
         self._pipeline = Pipeline(self._link, self._current, self._breaker, timeout_s=timeout_s, clock=clock)
@@ -198,7 +199,9 @@ class HistoryStore:
             elif not (self._waiting or self._meta_due):
                 self._work.clear()
                 await self._work.wait()
-            if self._meta_due:
+            if self._meta_due and self._link.could_track:
+                await self._link.drop()
+            elif self._meta_due:
                 await self._look_at_meta()
             else:
                 await self._read_some()

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from contract.keys import key
 from contract.records import empty_records
+from service.history import connection as connection_module
 from service.history import current as current_module
 from service.history.current import Current
 from service.history.mark import Mark
@@ -83,7 +84,7 @@ async def test_other_marks_and_none_are_asked_for(server):
 
 @pytest.mark.parametrize(
     "change",
-    ["appended", "replaced", "deleted", "expired", "flushed", "profile", "profile gone", "renamed over"],
+    ["appended", "replaced", "deleted", "flushed", "profile", "profile gone", "renamed over"],
 )
 @pytest.mark.parametrize("confirm", [True, False])
 async def test_whatever_happens_to_a_user_is_noticed(server, change, confirm):
@@ -96,7 +97,6 @@ async def test_whatever_happens_to_a_user_is_noticed(server, change, confirm):
         "appended": lambda: client.append(NAME, after[-1:].tobytes()),
         "replaced": lambda: client.set(NAME, records(range(11, 311, 10)).tobytes()),
         "deleted": lambda: client.delete(NAME),
-        "expired": lambda: client.pexpire(NAME, 1),
         "flushed": client.flushall,
         "profile": lambda: client.hset(profile_name, "city", "Bergen"),
         "profile gone": lambda: client.delete(profile_name),
@@ -105,7 +105,7 @@ async def test_whatever_happens_to_a_user_is_noticed(server, change, confirm):
     async with opened(server, confirm=confirm) as store:
         mark = await known_to(store)
         changes[change]()
-        if confirm and change != "expired":
+        if confirm:
             answer = await store.fetch(key("u"), LATE, known=mark)
             assert not answer.current
         else:
@@ -176,10 +176,10 @@ async def test_another_reader_of_the_same_does_not_vouch_for_what_was_read_befor
 
 async def test_a_key_whose_time_runs_out_is_told_when_the_server_deletes_it(server):
     write(server, {"u": records(range(10, 310, 10))}, [PROFILE])
-    server.client.pexpire(NAME, 300)
     async with opened(server) as store:
+        server.client.pexpire(NAME, 1000)
         mark = (await store.fetch(key("u"), LATE)).mark
-        assert mark is not None
+        assert (await store.fetch(key("u"), LATE, known=mark)).current
         answer = await answer_once(store, mark, lambda answer: not answer.current)
         assert answer.status == "empty"
 
@@ -194,14 +194,16 @@ async def test_a_refused_word_confirms_nothing(own_server):
 
 
 @asynccontextmanager
-async def front(server, behaviour):
-    """A proxy that does something else with HELLO than its server would."""
+async def front(server, behaviour, *, times=1000):
+    """A proxy that does something else with the first so many HELLOs than its server would."""
+    greetings = list(range(times))
     path = server.url.removeprefix("unix://").partition("?")[0]
 
     async def pump(reader, writer, *, inward=False):
         with contextlib.closing(writer):
             while data := await reader.read(1 << 16):
-                if inward and b"HELLO" in data:
+                if inward and b"HELLO" in data and greetings:
+                    greetings.pop()
                     if behaviour == "closes":
                         return
                     if behaviour == "says OK":
@@ -237,6 +239,22 @@ async def test_a_front_that_does_not_know_the_greeting_is_used_without(own_serve
         own_server.url = direct
     assert (answer.follows, answer.current, len(answer.records)) == (True, False, 1)
     assert "every request asks it" in caplog.text
+
+
+@pytest.mark.parametrize("behaviour", ["closes", "hangs", "says OK"])
+async def test_what_failed_once_is_tried_again(own_server, behaviour, monkeypatch, caplog):
+    monkeypatch.setattr(connection_module, "TRACK_AGAIN_S", (0.1, 1.0))
+    write(own_server, {"u": records(range(10, 310, 10))})
+    async with front(own_server, behaviour, times=1) as url:
+        own_server.url, direct = url, own_server.url
+        with caplog.at_level(logging.WARNING, "service.history"):
+            async with opened(own_server, connect_timeout_s=0.5) as store:
+                await eventually(lambda: store.state.up)
+                mark = (await store.fetch(key("u"), LATE)).mark
+                answer = await answer_once(store, mark, lambda answer: answer.current)
+        own_server.url = direct
+    assert (answer.status, answer.follows) == ("hit", True)
+    assert caplog.text.count("every request asks it") == 1
 
 
 async def test_reads_of_all_kinds_share_a_round_trip(server):
@@ -390,6 +408,7 @@ class Conversation:
             if kind == "reply":
                 self.note(user, seen)
                 self._trip = None
+                self.book.end()
         self._arriving = []
         for user, newest in self.value.items():
             for seen in range(newest):

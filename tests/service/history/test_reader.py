@@ -260,6 +260,8 @@ async def test_a_server_that_is_always_late_opens_the_breaker(own_server, monkey
 
 async def test_a_killed_server_fails_what_waits_and_is_found_again(own_server):
     write(own_server, {"u": records([5])})
+    # with a slow disk the server keeps what it wrote to itself for up to two seconds
+    assert own_server.client.execute_command("WAITAOF", 1, 0, 5000)[0] == 1
     states = []
     async with opened(own_server, timeout_s=1.0, on_state=states.append) as store:
         own_server.client.client_pause(5000)
