@@ -226,7 +226,7 @@ class _Replies(asyncio.Protocol):
             await self._waiter
         return [self._parsed.popleft() for _ in range(count)]
 
-    def _pushed(self, message: "hiredis.PushNotification") -> None:
+    def _pushed(self, message: hiredis.PushNotification) -> None:
         if message[0] == b"invalidate" and self._on_changed is not None:
             self._on_changed(message[1])
 

@@ -84,12 +84,12 @@ class Read:
             mark, or more than one round trip, between which something may have changed.
         confirms: the mark that is current as far as the server has told; one word of it confirms that this was all.
         timer: ends the wait for an answer.
+        whole: nothing known may be, or was, part of the answer.
 
     """
 
     __slots__ = (
         "_at",
-        "_follows",
         "_known",
         "_lost",
         "_plan",
@@ -103,6 +103,7 @@ class Read:
         "timer",
         "unchanged",
         "user_key",
+        "whole",
     )
 
     def __init__(
@@ -116,7 +117,7 @@ class Read:
         self._plan = plan
         self._at = at
         self._known = known
-        self._follows = known is not None
+        self.whole = known is None
         self._profile: dict[str, RawValue] | None = None if plan.fields else {}
         self._window = Window(
             plan.dtype, wanted=plan.length, first=plan.length + EXTRA_RECORDS, cut=at - plan.lag_s
@@ -130,11 +131,6 @@ class Read:
         self.timer: asyncio.TimerHandle | None = None
         self.unchanged: tuple[Mark, History] | None = None
         self.confirms: Mark | None = None
-
-    @property
-    def whole(self) -> bool:
-        """Whether nothing known may be, or was, part of the answer."""
-        return not self._follows
 
     def commands(self, layout: Layout) -> bytes:
         """Return the packed commands of the next round trip."""

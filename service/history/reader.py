@@ -6,7 +6,6 @@ dead connection without traffic, and is the trial that closes the breaker, so th
 """
 
 import asyncio
-import logging
 import time
 from collections import deque
 from collections.abc import Callable
@@ -22,8 +21,6 @@ from service.history.read import Read, ReadPlan
 from service.history.result import History, StoreState
 from service.history.state import OnState, Publisher
 from service.layout import META, Layout, foreign
-
-logger = logging.getLogger(__name__)
 
 MAX_PIPELINE: Final = 64  # reads in one round trip, so that the first of them is not kept waiting by the last
 META_EVERY_S: Final = 1.0

@@ -1,9 +1,9 @@
 """Encodes histories, and keeps them encoded: what a user's next request needs is then only what was added since.
 
-Every request asks the store, so what was written before a request counts in it. But of a user whose history is kept the
-store is asked for the length and the last records alone (see `service.history.mark`), and only what was appended is
-encoded. Whatever else happened to the value, the whole is read; it is in any case after `WHOLE_AGAIN_S`, or after
-`FORGET_S` if the store tells of changes and there were none.
+What was written before a request counts in it. Of a user whose history is kept the store is asked for nothing, if it
+tells of changes and there were none, or for the length and the last records alone (see `service.history.mark`), and
+only what was appended is encoded. Whatever else happened to the value, the whole is read; it is in any case after
+`WHOLE_AGAIN_S`, or after `FORGET_S` if the store tells of changes and there were none.
 """
 
 from collections import OrderedDict
